@@ -1,0 +1,41 @@
+# The only entry point: people and CI call these.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export REKAM_DATA ?= ../shared/data
+
+.PHONY: help setup test check format proto demo bench clean
+
+help:            ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+setup: $(STAMP)  ## install everything, system packages too
+
+$(STAMP): pyproject.toml
+	@command -v strace >/dev/null || (apt-get update -qq && apt-get install -y -qq strace)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q -e . --group dev
+	@touch $(STAMP)
+
+test: setup      ## run every test
+	$(BIN)/python -m pytest
+
+check: setup     ## format, lint, types, layers, proto drift
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/python -m pytest tests/test_proto.py
+
+format: setup    ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: setup     ## regenerate rekam/v1 from proto/
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/rekam/v1/*.proto
+
+clean:           ## forget the environment and everything built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

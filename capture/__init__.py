@@ -1,0 +1,1 @@
+"""From a file or a frame to a `Sample`, from a sample to a template."""

@@ -1,0 +1,1 @@
+"""From templates to scores, from scores to candidates, from candidates to a `Decision`."""

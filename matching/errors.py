@@ -1,0 +1,18 @@
+"""What can go wrong between templates and decisions.
+
+    MatchingError
+    ├── GalleryDamaged        an index on disk is unreadable or fails its checksum; rebuild it from the store
+    └── ParametersUnavailable shipped parameters are missing or of another version
+"""
+
+
+class MatchingError(Exception):
+    """Base of every fault of the matching stage."""
+
+
+class GalleryDamaged(MatchingError):
+    """An index on disk cannot be trusted; it is derived data and can be rebuilt from the store."""
+
+
+class ParametersUnavailable(MatchingError):
+    """Shipped parameters are missing or were fitted for another version of the code."""

@@ -1,0 +1,1 @@
+"""The composition root: store, workflow, gRPC server and command line."""
