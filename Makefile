@@ -35,7 +35,7 @@ format: setup    ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 proto: setup     ## regenerate rekam/v1 from proto/
-	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/rekam/v1/*.proto
+	PATH=$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/rekam/v1/*.proto
 
 clean:           ## forget the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
