@@ -5,9 +5,35 @@ for fingerprint recognition", IEEE TPAMI 32(12), 2010; the bit-based variant MCC
 """
 
 from dataclasses import dataclass
+from math import cos, erf, exp, floor, hypot, pi, sin, sqrt
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
+
+from capture.fingerprint.template import FingerprintTemplate
+from capture.trace import Trace, no_trace
+
+SIDE = 16  # cells along the side of the square around a cylinder's base
+LAYERS = 6
+BASE_WORDS = SIDE * SIDE // 64
+WORDS = LAYERS * BASE_WORDS
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """The parameters of the paper for MCC16, lengths in pixels at 500 ppi."""
+
+    radius: float = 70.0
+    sigma_distance: float = 28.0 / 3.0
+    sigma_direction: float = 2.0 * pi / 9.0
+    bit_threshold: float = 0.01
+    hull_margin: float = 50.0
+    min_valid: float = 0.75  # of the base's cells
+    min_neighbours: int = 2
+
+
+PARAMS = Params()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,6 +42,7 @@ class Cylinders:
 
     `x`, `y` `(n,) float32` pixels at 500 ppi, y down; `direction` `(n,) float32` radians counter-clockwise;
     `bits` `(n, 24) uint64`: six angular layers of 16 x 16 cells; `mask` `(n, 4) uint64`: cells that count.
+    Bits outside the mask are zero. `minutia` `(n,) int32`: each cylinder's index in its template.
     """
 
     x: NDArray[np.float32]
@@ -23,6 +50,194 @@ class Cylinders:
     direction: NDArray[np.float32]
     bits: NDArray[np.uint64]
     mask: NDArray[np.uint64]
+    minutia: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        n = len(self.x)
+        for name, (shape, dtype) in _COLUMNS.items():
+            column = getattr(self, name)
+            if column.shape != (n, *shape) or column.dtype != dtype or not column.flags.c_contiguous:
+                raise TypeError(
+                    f"{name} is {(n, *shape)} {dtype}, contiguous, not {column.shape} {column.dtype}"
+                )
+            column.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+_COLUMNS = {
+    "x": ((), np.dtype(np.float32)),
+    "y": ((), np.dtype(np.float32)),
+    "direction": ((), np.dtype(np.float32)),
+    "bits": ((WORDS,), np.dtype(np.uint64)),
+    "mask": ((BASE_WORDS,), np.dtype(np.uint64)),
+    "minutia": ((), np.dtype(np.int32)),
+}
+
+
+def cylinders(template: FingerprintTemplate, trace: Trace = no_trace) -> Cylinders:
+    """Describe each minutia by its neighbourhood; minutiae with too little around them give no cylinder.
+
+    Trace stages: `hull` `(h, 2)`, `cylinder_bits` and `cylinder_mask`. Never raises.
+    Cost about 0.7 ms for 55 minutiae on one thread, without the GIL; thread-safe.
+    """
+    hull = _convex_hull(template.x, template.y)
+    trace("hull", hull)
+    bits, mask, valid = _describe(
+        template.x,
+        template.y,
+        template.direction,
+        hull,
+        _DIRECTION_TABLE,
+        PARAMS.radius,
+        PARAMS.sigma_distance,
+        PARAMS.bit_threshold,
+        PARAMS.hull_margin,
+        PARAMS.min_valid,
+        PARAMS.min_neighbours,
+    )
+    trace("cylinder_bits", bits[valid])
+    trace("cylinder_mask", mask[valid])
+    return Cylinders(
+        x=template.x[valid],
+        y=template.y[valid],
+        direction=template.direction[valid],
+        bits=bits[valid],
+        mask=mask[valid],
+        minutia=np.flatnonzero(valid).astype(np.int32),
+    )
+
+
+def _direction_table(sigma: float) -> NDArray[np.float64]:
+    """`(1024,)`: share of a Gaussian around angle `2 pi i / 1024` within the layer centred at 0."""
+    half = pi / LAYERS
+    angle = np.arange(1024) * (2 * pi / 1024)
+    angle = np.where(angle > pi, angle - 2 * pi, angle)
+    scale = sigma * sqrt(2)
+    return np.array([0.5 * (erf((a + half) / scale) - erf((a - half) / scale)) for a in angle])
+
+
+_DIRECTION_TABLE = _direction_table(PARAMS.sigma_direction)
+
+
+@njit(cache=True, nogil=True)
+def _convex_hull(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float64]:
+    """`(h, 2)` corners in order (Andrew's monotone chain), collinear points left out."""
+    n = len(x)
+    by_x_then_y = np.argsort(x.astype(np.float64) * 65536.0 + y, kind="mergesort")
+    hull = np.empty((2 * n + 1, 2))
+    h = 0
+    for side in range(2):
+        start = h
+        for step in range(n):
+            i = by_x_then_y[step if side == 0 else n - 1 - step]
+            px, py = float(x[i]), float(y[i])
+            while h - start >= 2:
+                ax, ay, bx, by = hull[h - 2, 0], hull[h - 2, 1], hull[h - 1, 0], hull[h - 1, 1]
+                if (bx - ax) * (py - ay) - (by - ay) * (px - ax) > 0:
+                    break
+                h -= 1
+            hull[h, 0], hull[h, 1] = px, py
+            h += 1
+        h -= 1  # each chain ends where the other begins
+    return hull[: max(h, min(n, 1))].copy()
+
+
+@njit(cache=True, nogil=True)
+def _near_hull(px: float, py: float, hull: NDArray[np.float64], margin: float) -> bool:
+    """Whether the point is inside the hull or at most `margin` away from it."""
+    inside = True
+    nearest = np.inf
+    n = len(hull)
+    for i in range(n):
+        ax, ay = hull[i, 0], hull[i, 1]
+        ex, ey = hull[(i + 1) % n, 0] - ax, hull[(i + 1) % n, 1] - ay
+        dx, dy = px - ax, py - ay
+        if ex * dy - ey * dx <= 0:
+            inside = False
+            length2 = ex * ex + ey * ey
+            along = 0.0 if length2 == 0 else min(1.0, max(0.0, (dx * ex + dy * ey) / length2))
+            dx -= along * ex
+            dy -= along * ey
+            nearest = min(nearest, dx * dx + dy * dy)
+    return inside or nearest <= margin * margin
+
+
+@njit(cache=True, nogil=True)
+def _describe(
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    direction: NDArray[np.float32],
+    hull: NDArray[np.float64],
+    direction_table: NDArray[np.float64],
+    radius: float,
+    sigma: float,
+    bit_threshold: float,
+    hull_margin: float,
+    min_valid: float,
+    min_neighbours: int,
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
+    """Bits, masks and validity of every minutia's cylinder."""
+    n = len(x)
+    bits = np.zeros((n, WORDS), dtype=np.uint64)
+    mask = np.zeros((n, BASE_WORDS), dtype=np.uint64)
+    valid = np.zeros(n, dtype=np.bool_)
+    cell = 2.0 * radius / SIDE
+    reach = 3.0 * sigma
+    peak = 1.0 / (sigma * sqrt(2.0 * pi))
+    values = np.zeros((SIDE * SIDE, LAYERS))
+    gauss_u = np.zeros(SIDE)
+    share = np.zeros(LAYERS)
+    for m in range(n):
+        c, s = cos(direction[m]), sin(direction[m])
+        # 1. which cells of the base count; u runs along the direction, v to its right, y is down
+        n_base = 0
+        n_valid = 0
+        for i in range(SIDE):
+            for j in range(SIDE):
+                u, v = cell * (i - (SIDE - 1) / 2), cell * (j - (SIDE - 1) / 2)
+                if u * u + v * v > radius * radius:
+                    continue
+                n_base += 1
+                if _near_hull(x[m] + c * u + s * v, y[m] - s * u + c * v, hull, hull_margin):
+                    n_valid += 1
+                    word = i * SIDE + j
+                    mask[m, word >> 6] |= np.uint64(1) << np.uint64(word & 63)
+        if n_valid < min_valid * n_base:
+            continue
+        # 2. what the neighbours contribute to each cell
+        values[:] = 0.0
+        neighbours = 0
+        for t in range(n):
+            dx, dy = float(x[t] - x[m]), float(y[t] - y[m])
+            if t == m or hypot(dx, dy) > radius + reach:
+                continue
+            neighbours += 1
+            u, v = c * dx - s * dy, s * dx + c * dy
+            turn = (direction[m] - direction[t]) / (2.0 * pi)
+            for k in range(LAYERS):
+                away = turn - (k + 0.5) / LAYERS + 0.5
+                share[k] = direction_table[floor((away - floor(away)) * 1024 + 0.5) & 1023]
+            for i in range(SIDE):
+                gauss_u[i] = exp(-((u - cell * (i - (SIDE - 1) / 2)) ** 2) / (2 * sigma * sigma))
+            for j in range(SIDE):
+                dv = v - cell * (j - (SIDE - 1) / 2)
+                if abs(dv) > reach:
+                    continue
+                gauss_v = peak * exp(-dv * dv / (2 * sigma * sigma))
+                for i in range(SIDE):
+                    du = u - cell * (i - (SIDE - 1) / 2)
+                    if du * du + dv * dv <= reach * reach:
+                        for k in range(LAYERS):
+                            values[i * SIDE + j, k] += gauss_u[i] * gauss_v * share[k]
+        if neighbours < min_neighbours:
+            continue
+        # 3. one bit a cell
+        valid[m] = True
+        for word in range(SIDE * SIDE):
+            if mask[m, word >> 6] >> np.uint64(word & 63) & np.uint64(1):
+                for k in range(LAYERS):
+                    if values[word, k] > bit_threshold:
+                        bits[m, k * BASE_WORDS + (word >> 6)] |= np.uint64(1) << np.uint64(word & 63)
+    return bits, mask, valid
