@@ -7,7 +7,7 @@ local similarity and the linear sum assignment with relaxation (LSA-R).
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, exp, pi, sin, sqrt
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numba import njit, types
@@ -91,7 +91,7 @@ def _ctpop(typing_context, word):  # type: ignore[no-untyped-def]
     return types.uint64(types.uint64), generate
 
 
-_count_ones: Callable[[np.uint64], np.uint64] = intrinsic(_ctpop)
+_count_ones = cast("Callable[[np.uint64], np.uint64]", intrinsic(_ctpop))
 
 
 @njit(cache=True, nogil=True)

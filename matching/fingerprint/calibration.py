@@ -1,0 +1,121 @@
+"""From a comparison score to what it is worth: a likelihood ratio, and the false match rate it stands for.
+
+The shipped curves were fitted by `benchmarks/calibrate.py` on real genuine and impostor pairs. They claim
+nothing the sample does not support: the likelihood ratio is capped on both sides, and no false match rate is
+below the rule of three (three over the number of impostor pairs).
+"""
+
+import json
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+
+from capture.fingerprint.template import Extractor
+from matching.errors import MatchingError, ParametersUnavailable
+from matching.fingerprint.comparison import COMPARISON_VERSION
+
+FMR_1E2 = 1e-2
+FMR_1E3 = 1e-3
+FMR_1E4 = 1e-4
+_FORMAT = 1
+
+
+class RateUnsupported(MatchingError):
+    """A false match rate was asked for that the calibration sample is too small to support."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Two monotone curves over the comparison score, and the sample they rest on.
+
+    `llr_scores`, `llrs`: corners of the log10 likelihood ratio, rising, straight between them, constant
+    outside. `fmr_scores`, `fmrs`: steps of the false match rate, each an upper 95 % confidence bound that
+    holds from its score on; scores rise, rates fall, the last is the smallest that is supported.
+    """
+
+    llr_scores: tuple[float, ...]
+    llrs: tuple[float, ...]
+    fmr_scores: tuple[float, ...]
+    fmrs: tuple[float, ...]
+    genuine_pairs: int
+    impostor_pairs: int
+    extractor: Extractor
+    comparison_version: int
+
+    def __post_init__(self) -> None:
+        curves = ((self.llr_scores, self.llrs, 1), (self.fmr_scores, self.fmrs, -1))
+        for scores, values, sign in curves:
+            if not scores or len(scores) != len(values):
+                raise ValueError("a calibration curve needs as many values as scores")
+            if any(b <= a for a, b in pairwise(scores)):
+                raise ValueError("the scores of a calibration curve rise")
+            if any(sign * b < sign * a for a, b in pairwise(values)):
+                raise ValueError("a likelihood ratio rises and a false match rate falls with the score")
+        if self.fmrs[-1] < self.floor:
+            raise ValueError(f"{self.impostor_pairs} impostor pairs do not support an FMR of {self.fmrs[-1]}")
+
+    @classmethod
+    @cache
+    def load(cls) -> "Calibration":
+        """Read the shipped calibration. Raises `ParametersUnavailable` where it does not fit this code."""
+        try:
+            text = (files("matching.fingerprint") / "calibration.json").read_text(encoding="utf-8")
+        except OSError as error:
+            raise ParametersUnavailable(f"the fingerprint calibration cannot be read: {error}") from error
+        return cls.from_json(text)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Calibration":
+        """Parse what `benchmarks/calibrate.py` writes; extra keys are notes for people."""
+        try:
+            data = json.loads(text)
+            if data["format"] != _FORMAT or data["comparison_version"] != COMPARISON_VERSION:
+                raise ParametersUnavailable(
+                    "the fingerprint calibration was fitted for another version of the comparison: "
+                    "run benchmarks/calibrate.py"
+                )
+            return cls(
+                llr_scores=tuple(data["llr_scores"]),
+                llrs=tuple(data["llrs"]),
+                fmr_scores=tuple(data["fmr_scores"]),
+                fmrs=tuple(data["fmrs"]),
+                genuine_pairs=data["genuine_pairs"],
+                impostor_pairs=data["impostor_pairs"],
+                extractor=Extractor(data["extractor"]),
+                comparison_version=data["comparison_version"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ParametersUnavailable(f"the fingerprint calibration is damaged: {error!r}") from error
+
+    @property
+    def floor(self) -> float:
+        """The smallest false match rate the sample supports: the rule of three."""
+        return 3 / self.impostor_pairs
+
+    def llr(self, score: float) -> float:
+        """Log10 of how much more often one finger gives this score than two do. Cost: about 1 us."""
+        right = bisect_right(self.llr_scores, score)
+        if right == 0:
+            return self.llrs[0]
+        if right == len(self.llrs):
+            return self.llrs[-1]
+        left = right - 1
+        share = (score - self.llr_scores[left]) / (self.llr_scores[right] - self.llr_scores[left])
+        return self.llrs[left] + share * (self.llrs[right] - self.llrs[left])
+
+    def fmr(self, score: float) -> float:
+        """Give the false match rate at this score as threshold: an upper bound, 1 below the first step."""
+        step = bisect_right(self.fmr_scores, score)
+        return self.fmrs[step - 1] if step else 1.0
+
+    def threshold(self, fmr: float) -> float:
+        """Give the smallest score whose false match rate is at most `fmr`; raises `RateUnsupported`."""
+        for score, rate in zip(self.fmr_scores, self.fmrs, strict=True):
+            if rate <= fmr:
+                return score
+        raise RateUnsupported(
+            f"an FMR of {fmr:g} needs more than the {self.impostor_pairs} impostor pairs "
+            f"of this calibration, which support {self.fmrs[-1]:.2g}"
+        )
