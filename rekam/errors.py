@@ -1,0 +1,95 @@
+"""What can go wrong in the service, apart from outcomes (a duplicate or a poor print is no error).
+
+RekamError
+├── InvalidNik        the text cannot be a NIK
+├── InvalidRequest    one or more fields are wrong; `violations` names them
+├── InvalidSettings   the configuration is wrong; `violations` names the settings
+├── RequestConflict   the request id was used before, for something else
+├── NotFound          no such subject, encounter or case
+├── WrongState        the record exists, but not in a state that allows this
+├── DeadlinePassed    the caller's deadline passed before the commit
+├── ShuttingDown      the service is stopping and takes no new work
+├── Overloaded        too much is waiting already
+└── StoreError        the store cannot serve
+    ├── StoreLocked   another process has the data folder or the database open
+    ├── StoreNewer    the database was written by a newer Rekam
+    ├── StoreDamaged  the database is unreadable; restore a backup
+    └── StoreFull     the disk is full or fails; nothing of the transaction was kept
+"""
+
+from collections.abc import Sequence
+
+
+class RekamError(Exception):
+    """Base of every fault of the service."""
+
+
+class InvalidNik(RekamError):
+    """The text cannot be a NIK; the message says why and never repeats it."""
+
+
+class _Violations(RekamError):
+    def __init__(self, violations: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{field}: {text}" if field else text for field, text in violations))
+        self.violations = tuple(violations)
+
+
+class InvalidRequest(_Violations):
+    """Fields of a request are wrong. `violations`: pairs of field path and what is wrong with it."""
+
+
+class InvalidSettings(_Violations):
+    """The configuration is wrong. `violations`: pairs of setting and what is wrong with it."""
+
+
+class RequestConflict(RekamError):
+    """The request id was used before with another payload or method."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request id {request_id} was used before for something else: take a new one")
+        self.request_id = request_id
+
+
+class NotFound(RekamError):
+    """There is no such record: `kind` is subject, encounter or case."""
+
+    def __init__(self, kind: str, id: str) -> None:  # noqa: A002 - the record's id is what it is
+        super().__init__(f"there is no {kind} {id}")
+        self.kind = kind
+        self.id = id
+
+
+class WrongState(RekamError):
+    """The record is not in a state that allows this: a case is resolved, a NIK has its subject."""
+
+
+class DeadlinePassed(RekamError):
+    """The deadline passed before anything was committed; sending the request again is safe."""
+
+
+class ShuttingDown(RekamError):
+    """The service is stopping; nothing was done."""
+
+
+class Overloaded(RekamError):
+    """Too many requests are waiting; nothing was done, try again later."""
+
+
+class StoreError(RekamError):
+    """The store cannot serve; nothing of the transaction was kept."""
+
+
+class StoreLocked(StoreError):
+    """Another process has the data folder, or the database in it, open."""
+
+
+class StoreNewer(StoreError):
+    """The database was written by a newer Rekam than this one."""
+
+
+class StoreDamaged(StoreError):
+    """The database is unreadable or inconsistent; restore a backup."""
+
+
+class StoreFull(StoreError):
+    """The disk is full, read-only or fails; nothing of the transaction was kept."""

@@ -1,0 +1,153 @@
+"""Subjects, encounters with their fingers, cases, answered requests, the change log."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "cases",
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("case_id", sa.Text(), nullable=False),
+        sa.Column("encounter_id", sa.Text(), nullable=False),
+        sa.Column("nik", sa.Text(), nullable=False),
+        sa.Column("decision", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("opened_at", sa.BigInteger(), nullable=False),
+        sa.Column("resolution", sa.Text(), nullable=True),
+        sa.Column("operator", sa.Text(), nullable=True),
+        sa.Column("comment", sa.Text(), nullable=True),
+        sa.Column("resolved_at", sa.BigInteger(), nullable=True),
+        sa.Column("subject_id", sa.Text(), nullable=True),
+        sa.CheckConstraint(
+            "(state = 'resolved') = (resolution IS NOT NULL)", name="ck_cases_resolved_has_resolution"
+        ),
+        sa.PrimaryKeyConstraint("number", name="pk_cases"),
+        sa.UniqueConstraint("case_id", name="uq_cases_case_id"),
+        sa.UniqueConstraint("encounter_id", name="uq_cases_encounter_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_cases_state_number", "cases", ["state", "number"], unique=False)
+    op.create_table(
+        "change",
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("encounter_seq", sa.Integer(), nullable=False),
+        sa.Column("subject_key", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("seq", name="pk_change"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "request",
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("method", sa.Text(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("response", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("request_id", name="pk_request"),
+    )
+    op.create_table(
+        "subject",
+        sa.Column("key", sa.Integer(), nullable=False),
+        sa.Column("subject_id", sa.Text(), nullable=False),
+        sa.Column("nik", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name="pk_subject"),
+        sa.UniqueConstraint("nik", name="uq_subject_nik"),
+        sa.UniqueConstraint("subject_id", name="uq_subject_subject_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "tombstone",
+        sa.Column("key", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("subject_id", sa.Text(), nullable=False),
+        sa.Column("nik", sa.Text(), nullable=False),
+        sa.Column("encounter_ids", sa.Text(), nullable=False),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=False),
+        sa.Column("operator", sa.Text(), nullable=False),
+        sa.Column("comment", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name="pk_tombstone"),
+        sa.UniqueConstraint("subject_id", name="uq_tombstone_subject_id"),
+    )
+    op.create_table(
+        "encounter",
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("encounter_id", sa.Text(), nullable=False),
+        sa.Column("subject_key", sa.Integer(), nullable=True),
+        sa.Column("nik", sa.Text(), nullable=False),
+        sa.Column("decision", sa.Text(), nullable=False),
+        sa.Column("reasons", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("evidence", sa.LargeBinary(), nullable=False),
+        sa.CheckConstraint(
+            "(state = 'enrolled') = (subject_key IS NOT NULL)", name="ck_encounter_enrolled_has_subject"
+        ),
+        sa.ForeignKeyConstraint(["subject_key"], ["subject.key"], name="fk_encounter_subject"),
+        sa.PrimaryKeyConstraint("seq", name="pk_encounter"),
+        sa.UniqueConstraint("encounter_id", name="uq_encounter_encounter_id"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_encounter_state", "encounter", ["state"], unique=False)
+    op.create_index("ix_encounter_subject_key", "encounter", ["subject_key"], unique=False)
+    op.create_table(
+        "finger",
+        sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("ordinal", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("quality", sa.Integer(), nullable=False),
+        sa.Column("template", sa.LargeBinary(), nullable=False),
+        sa.Column("image_format", sa.Text(), nullable=True),
+        sa.CheckConstraint("position BETWEEN 0 AND 10", name="ck_finger_position"),
+        sa.CheckConstraint("quality BETWEEN 0 AND 100", name="ck_finger_quality"),
+        sa.ForeignKeyConstraint(
+            ["encounter_seq"], ["encounter.seq"], name="fk_finger_encounter", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("encounter_seq", "ordinal", name="pk_finger"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "missing_finger",
+        sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.CheckConstraint("position BETWEEN 1 AND 10", name="ck_missing_finger_position"),
+        sa.ForeignKeyConstraint(
+            ["encounter_seq"], ["encounter.seq"], name="fk_missing_finger_encounter", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("encounter_seq", "position", name="pk_missing_finger"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "finger_image",
+        sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("ordinal", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("image", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["encounter_seq", "ordinal"],
+            ["finger.encounter_seq", "finger.ordinal"],
+            name="fk_finger_image_finger",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("encounter_seq", "ordinal", name="pk_finger_image"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("finger_image")
+    op.drop_table("missing_finger")
+    op.drop_table("finger")
+    op.drop_index("ix_encounter_subject_key", table_name="encounter")
+    op.drop_index("ix_encounter_state", table_name="encounter")
+    op.drop_table("encounter")
+    op.drop_table("tombstone")
+    op.drop_table("subject")
+    op.drop_table("request")
+    op.drop_table("change")
+    op.drop_index("ix_cases_state_number", table_name="cases")
+    op.drop_table("cases")

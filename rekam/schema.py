@@ -1,0 +1,184 @@
+"""The tables of `rekam.sqlite`. A change here needs a revision in `migrations/versions`.
+
+subject ──< encounter ──< finger ── finger_image
+   │            └──────< missing_finger
+   └ (deleted) tombstone       cases, request, change: by id or number, so they outlive what they name
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Dialect,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment as microseconds since 1970 UTC; a naive one is a mistake of the caller."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """To the column."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise TypeError("a moment needs a time zone")
+        return (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """From the column, in UTC."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# sqlite_autoincrement: numbers are never given twice, even after deletion.
+# sqlite_with_rowid=False: rows of one encounter lie together, in the order a rebuild reads them.
+
+subject = Table(
+    "subject",
+    metadata,
+    Column("key", Integer, primary_key=True),
+    Column("subject_id", Text, nullable=False, unique=True),
+    Column("nik", Text, nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+tombstone = Table(
+    "tombstone",
+    metadata,
+    Column("key", Integer, primary_key=True, autoincrement=False),
+    Column("subject_id", Text, nullable=False, unique=True),
+    Column("nik", Text, nullable=False),
+    Column("encounter_ids", Text, nullable=False),
+    Column("deleted_at", Moment, nullable=False),
+    Column("operator", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+)
+
+encounter = Table(
+    "encounter",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("encounter_id", Text, nullable=False, unique=True),
+    Column("subject_key", Integer, ForeignKey("subject.key"), index=True),
+    Column("nik", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("reasons", Text, nullable=False),
+    Column("state", Text, nullable=False, index=True),
+    Column("request_id", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("evidence", LargeBinary, nullable=False),
+    CheckConstraint("(state = 'enrolled') = (subject_key IS NOT NULL)", name="enrolled_has_subject"),
+    sqlite_autoincrement=True,
+)
+
+finger = Table(
+    "finger",
+    metadata,
+    Column(
+        "encounter_seq",
+        Integer,
+        ForeignKey("encounter.seq", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, nullable=False),
+    Column("quality", Integer, nullable=False),
+    Column("template", LargeBinary, nullable=False),
+    Column("image_format", Text),
+    CheckConstraint("position BETWEEN 0 AND 10", name="position"),
+    CheckConstraint("quality BETWEEN 0 AND 100", name="quality"),
+    sqlite_with_rowid=False,
+)
+
+finger_image = Table(
+    "finger_image",
+    metadata,
+    Column("encounter_seq", Integer, primary_key=True, autoincrement=False),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    Column("image", LargeBinary, nullable=False),
+    ForeignKeyConstraint(
+        ["encounter_seq", "ordinal"], ["finger.encounter_seq", "finger.ordinal"], ondelete="CASCADE"
+    ),
+)
+
+missing_finger = Table(
+    "missing_finger",
+    metadata,
+    Column(
+        "encounter_seq",
+        Integer,
+        ForeignKey("encounter.seq", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+    CheckConstraint("position BETWEEN 1 AND 10", name="position"),
+    sqlite_with_rowid=False,
+)
+
+cases = Table(
+    "cases",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("case_id", Text, nullable=False, unique=True),
+    Column("encounter_id", Text, nullable=False, unique=True),
+    Column("nik", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("opened_at", Moment, nullable=False),
+    Column("resolution", Text),
+    Column("operator", Text),
+    Column("comment", Text),
+    Column("resolved_at", Moment),
+    Column("subject_id", Text),
+    Index("ix_cases_state_number", "state", "number"),
+    CheckConstraint("(state = 'resolved') = (resolution IS NOT NULL)", name="resolved_has_resolution"),
+    sqlite_autoincrement=True,
+)
+
+request = Table(
+    "request",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("method", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+)
+
+change = Table(
+    "change",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("encounter_seq", Integer, nullable=False),
+    Column("subject_key", Integer),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,1101 @@
+"""Records in SQLite: the truth from which every search index is derived.
+
+One process owns a data folder (a lock file says whose it is). Writing: `with store.transaction() as t`, one
+at a time, durable when the block ends (WAL, synchronous=FULL: the commit returns after fdatasync). Reading:
+from any thread at any time, each call sees one consistent state. `secure_delete` and a truncating checkpoint
+after every erasure take deleted biometrics out of the files, not only out of the tables.
+
+The change log is what indexes follow: `add` when an encounter becomes searchable (enrolled or held), `remove`
+when it stops being so, both, in this order, when it changes subject. An index's watermark is the number of
+the last change it applied.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Self, TypeVar, TypeVarTuple
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    URL,
+    Connection,
+    Delete,
+    Engine,
+    Insert,
+    Row,
+    Select,
+    Update,
+    create_engine,
+    delete,
+    event,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from capture.sample import FingerPosition
+from matching.decision import Decision, Reason
+from rekam.errors import (
+    NotFound,
+    RekamError,
+    RequestConflict,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreNewer,
+    WrongState,
+)
+from rekam.schema import (
+    cases,
+    change,
+    encounter,
+    finger,
+    finger_image,
+    missing_finger,
+    request,
+    subject,
+    tombstone,
+)
+
+DATABASE = "rekam.sqlite"
+LOCK = "rekam.lock"
+_PAGE = 500
+_BUSY_MS = 10_000
+_WAL_LIMIT_BYTES = 64 * 2**20
+_ERASE_WAIT_MS = 1_000
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+
+class EncounterState(StrEnum):
+    """Where an encounter stands: of a subject, waiting for an operator, or refused by one."""
+
+    ENROLLED = "enrolled"
+    HELD = "held"
+    REJECTED = "rejected"
+
+    @property
+    def searchable(self) -> bool:
+        """Whether searches meet it: a held one too, so that a second attempt is noticed."""
+        return self is not EncounterState.REJECTED
+
+
+class CaseState(StrEnum):
+    """Whether a case still waits for an operator."""
+
+    OPEN = "open"
+    RESOLVED = "resolved"
+
+
+class Resolution(StrEnum):
+    """What an operator found.
+
+    DIFFERENT_PEOPLE: the held encounter is enrolled under its own NIK. SAME_PERSON: it joins the matched
+    subject, the claimed NIK is not created. REJECTED: its biometrics are erased, the fact stays on record.
+    """
+
+    DIFFERENT_PEOPLE = "different_people"
+    SAME_PERSON = "same_person"
+    REJECTED = "rejected"
+
+
+class ChangeKind(StrEnum):
+    """What an index does with an encounter."""
+
+    ADD = "add"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class FingerRecord:
+    """One finger of an encounter. `quality` 0-100; `image` as it came in, where kept and asked for."""
+
+    position: FingerPosition
+    template: bytes = field(repr=False)
+    quality: int
+    image: bytes | None = field(default=None, repr=False)
+    image_format: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingRecord:
+    """A finger declared missing, and why."""
+
+    position: FingerPosition
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EncounterRecord:
+    """One recording event. `subject_key` and `subject_id` are set exactly when it is enrolled.
+
+    `nik` is the claimed one, also after the encounter joined a subject with another. `evidence` is the
+    workflow's own encoding of the decision's evidence and holds no biometric data.
+    """
+
+    seq: int
+    encounter_id: str
+    subject_key: int | None
+    subject_id: str | None
+    nik: str = field(repr=False)
+    decision: Decision
+    reasons: tuple[Reason, ...]
+    state: EncounterState
+    request_id: str
+    created_at: datetime
+    fingers: tuple[FingerRecord, ...]
+    missing: tuple[MissingRecord, ...]
+    evidence: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectRecord:
+    """A person in the gallery, with the ids of the encounters, oldest first. Keys are never reused."""
+
+    key: int
+    subject_id: str
+    nik: str = field(repr=False)
+    created_at: datetime
+    encounters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRecord:
+    """A held encounter that waits for an operator, or what was found; `subject_id`: resolved to whom."""
+
+    case_id: str
+    encounter_id: str
+    nik: str = field(repr=False)
+    decision: Decision
+    state: CaseState
+    opened_at: datetime
+    resolution: Resolution | None
+    operator: str | None
+    comment: str | None
+    resolved_at: datetime | None
+    subject_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """The answer a request id got. `digest` tells a repetition from another payload under the same id."""
+
+    request_id: str
+    method: str
+    digest: bytes
+    response: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What stays of a deleted subject: the fact, no biometrics."""
+
+    key: int
+    subject_id: str
+    nik: str = field(repr=False)
+    encounters: tuple[str, ...]
+    deleted_at: datetime
+    operator: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of the change log. By the time it is read, the encounter may be gone: a later line says so."""
+
+    seq: int
+    kind: ChangeKind
+    encounter_seq: int
+    subject_key: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchableEncounter:
+    """What an index needs of an encounter; `templates` in the order the encounter lists its fingers."""
+
+    seq: int
+    encounter_id: str
+    subject_key: int | None
+    templates: tuple[tuple[FingerPosition, bytes], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much the store holds; `database_bytes` with the write-ahead log."""
+
+    subjects: int
+    encounters: Mapping[EncounterState, int]
+    open_cases: int
+    fingers: int
+    database_bytes: int
+
+
+class Reader:
+    """Reads of one consistent state, over one connection of one thread."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def encounter(self, encounter_id: str, *, images: bool = False) -> EncounterRecord | None:
+        """The encounter, or None. Images are read only when asked for; `image_format` tells of one anyway."""
+        return self._encounter(_ENCOUNTERS.where(encounter.c.encounter_id == encounter_id), images)
+
+    def encounter_by_seq(self, seq: int, *, images: bool = False) -> EncounterRecord | None:
+        """The encounter with this number, or None."""
+        return self._encounter(_ENCOUNTERS.where(encounter.c.seq == seq), images)
+
+    def subject(self, subject_id: str) -> SubjectRecord | None:
+        """The live subject, or None."""
+        return _first(self._subjects(select(subject).where(subject.c.subject_id == subject_id)))
+
+    def subject_by_nik(self, nik: str) -> SubjectRecord | None:
+        """The live subject that has this NIK, or None."""
+        return _first(self._subjects(select(subject).where(subject.c.nik == nik)))
+
+    def subject_by_key(self, key: int) -> SubjectRecord | None:
+        """The live subject with this key, or None."""
+        return _first(self._subjects(select(subject).where(subject.c.key == key)))
+
+    def subjects(self, after: str | None, limit: int) -> tuple[SubjectRecord, ...]:
+        """Up to `limit` subjects by rising `subject_id`, beginning after `after`.
+
+        Stable while subjects come and go: nobody who stays is left out or shown twice.
+        """
+        page = select(subject).order_by(subject.c.subject_id).limit(limit)
+        return self._subjects(page if after is None else page.where(subject.c.subject_id > after))
+
+    def tombstone(self, subject_id: str) -> Tombstone | None:
+        """What stays of a deleted subject, or None where none was deleted under this id."""
+        rows = self._rows(select(tombstone).where(tombstone.c.subject_id == subject_id))
+        return _first(
+            Tombstone(
+                key=row.key,
+                subject_id=row.subject_id,
+                nik=row.nik,
+                encounters=tuple(json.loads(row.encounter_ids)),
+                deleted_at=row.deleted_at,
+                operator=row.operator,
+                comment=row.comment,
+            )
+            for row in rows
+        )
+
+    def case(self, case_id: str) -> CaseRecord | None:
+        """The case, or None."""
+        return _first(map(_case, self._rows(_CASES.where(cases.c.case_id == case_id))))
+
+    def case_of(self, encounter_id: str) -> CaseRecord | None:
+        """The case opened for this encounter, or None."""
+        return _first(map(_case, self._rows(_CASES.where(cases.c.encounter_id == encounter_id))))
+
+    def cases(self, state: CaseState | None, after: str | None, limit: int) -> tuple[CaseRecord, ...]:
+        """Up to `limit` cases in that state (any where None), oldest first, beginning after the case `after`.
+
+        Raises `NotFound` where `after` is no case.
+        """
+        page = _CASES.order_by(cases.c.number).limit(limit)
+        if state is not None:
+            page = page.where(cases.c.state == state)
+        if after is not None:
+            number = _first(self._rows(select(cases.c.number).where(cases.c.case_id == after)))
+            if number is None:
+                raise NotFound("case", after)
+            page = page.where(cases.c.number > number[0])
+        return tuple(map(_case, self._rows(page)))
+
+    def request(self, request_id: str) -> RequestRecord | None:
+        """What was answered to this request id, or None."""
+        rows = self._rows(select(request).where(request.c.request_id == request_id))
+        return _first(RequestRecord(row.request_id, row.method, row.digest, row.response) for row in rows)
+
+    def last_change(self) -> int:
+        """The number of the last change, 0 where there was none."""
+        [[last]] = self._rows(select(func.max(change.c.seq)))
+        return last or 0
+
+    def changes(self, after: int, limit: int | None = None) -> tuple[Change, ...]:
+        """The changes after number `after`, in order."""
+        rows = self._rows(select(change).where(change.c.seq > after).order_by(change.c.seq).limit(limit))
+        return tuple(
+            Change(row.seq, ChangeKind(row.kind), row.encounter_seq, row.subject_key) for row in rows
+        )
+
+    def searchable(self, after_seq: int, limit: int) -> tuple[SearchableEncounter, ...]:
+        """Up to `limit` enrolled and held encounters by rising number, beginning after `after_seq`."""
+        page = (
+            select(encounter.c.seq, encounter.c.encounter_id, encounter.c.subject_key)
+            .where(encounter.c.seq > after_seq, encounter.c.state != EncounterState.REJECTED)
+            .order_by(encounter.c.seq)
+            .limit(limit)
+        )
+        rows = self._rows(page)
+        if not rows:
+            return ()
+        templates: dict[int, list[tuple[FingerPosition, bytes]]] = {row.seq: [] for row in rows}
+        in_page = finger.c.encounter_seq.between(rows[0].seq, rows[-1].seq)
+        columns = select(finger.c.encounter_seq, finger.c.position, finger.c.template).where(in_page)
+        for row in self._rows(columns.order_by(finger.c.encounter_seq, finger.c.ordinal)):
+            templates[row.encounter_seq].append((FingerPosition(row.position), row.template))
+        return tuple(
+            SearchableEncounter(row.seq, row.encounter_id, row.subject_key, tuple(templates[row.seq]))
+            for row in rows
+        )
+
+    def counts(self) -> Counts:
+        """How much the store holds. Cost: walks the keys of all tables, about 10 ms at 100,000 fingers."""
+        states = dict.fromkeys(EncounterState, 0)
+        for state, number in self._rows(select(encounter.c.state, func.count()).group_by(encounter.c.state)):
+            states[EncounterState(state)] = number
+        [[open_cases]] = self._rows(select(func.count()).where(cases.c.state == CaseState.OPEN))
+        [[subjects]] = self._rows(select(func.count()).select_from(subject))
+        [[fingers]] = self._rows(select(func.count()).select_from(finger))
+        path = Path(self._connection.engine.url.database or "")
+        database_bytes = sum(
+            p.stat().st_size for p in (path, path.with_name(path.name + "-wal")) if p.exists()
+        )
+        return Counts(subjects, states, open_cases, fingers, database_bytes)
+
+    def _encounter(self, statement: Select[*tuple[object, ...]], images: bool) -> EncounterRecord | None:
+        row = _first(self._rows(statement))
+        if row is None:
+            return None
+        of_encounter = select(
+            finger.c.position,
+            finger.c.template,
+            finger.c.quality,
+            finger_image.c.image if images else null().label("image"),
+            finger.c.image_format,
+        ).where(finger.c.encounter_seq == row.seq)
+        if images:
+            of_encounter = of_encounter.select_from(finger.outerjoin(finger_image))
+        declared = select(missing_finger.c.position, missing_finger.c.reason).where(
+            missing_finger.c.encounter_seq == row.seq
+        )
+        return EncounterRecord(
+            seq=row.seq,
+            encounter_id=row.encounter_id,
+            subject_key=row.subject_key,
+            subject_id=row.subject_id,
+            nik=row.nik,
+            decision=Decision(row.decision),
+            reasons=tuple(Reason(word) for word in row.reasons.split()),
+            state=EncounterState(row.state),
+            request_id=row.request_id,
+            created_at=row.created_at,
+            fingers=tuple(
+                FingerRecord(FingerPosition(f.position), f.template, f.quality, f.image, f.image_format)
+                for f in self._rows(of_encounter.order_by(finger.c.ordinal))
+            ),
+            missing=tuple(
+                MissingRecord(FingerPosition(position), reason)
+                for position, reason in self._rows(declared.order_by(missing_finger.c.position))
+            ),
+            evidence=row.evidence,
+        )
+
+    def _subjects(self, statement: Select[*tuple[object, ...]]) -> tuple[SubjectRecord, ...]:
+        rows = self._rows(statement)
+        encounters: dict[int, list[str]] = {row.key: [] for row in rows}
+        of_subjects = select(encounter.c.subject_key, encounter.c.encounter_id).where(
+            encounter.c.subject_key.in_(encounters)
+        )
+        for key, encounter_id in self._rows(of_subjects.order_by(encounter.c.seq)):
+            encounters[key].append(encounter_id)
+        return tuple(
+            SubjectRecord(row.key, row.subject_id, row.nik, row.created_at, tuple(encounters[row.key]))
+            for row in rows
+        )
+
+    def _rows(self, statement: Select[*_Ts]) -> Sequence[Row[*_Ts]]:
+        with self._guard():
+            return self._connection.execute(statement).all()
+
+    def _guard(self) -> AbstractContextManager[None]:
+        return _faults()
+
+
+class Transaction(Reader):
+    """Writes, and reads that see them; all or nothing, except what a failed `savepoint` block undoes."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._fault: StoreError | None = None
+        self._depth = 0
+        self.erased = False
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """A block whose writes are undone when it raises; the transaction goes on without them.
+
+        A fault of the store itself (`StoreError`) ends the whole transaction, even if it is caught.
+        """
+        self._depth += 1
+        name, erased = f"s{self._depth}", self.erased
+        self._command(f"SAVEPOINT {name}")
+        try:
+            yield
+        except BaseException:
+            if self._fault is None:
+                self._command(f"ROLLBACK TO {name}")
+                self._command(f"RELEASE {name}")
+                self.erased = erased
+            raise
+        else:
+            self._command(f"RELEASE {name}")
+        finally:
+            self._depth -= 1
+
+    def add_subject(self, subject_id: str, nik: str, created_at: datetime) -> int:
+        """A new subject; its key. Raises `WrongState` where a live subject has the NIK or the id."""
+        return self._insert(
+            insert(subject).values(subject_id=subject_id, nik=nik, created_at=created_at),
+            lambda: WrongState("a subject with this NIK or id exists already"),
+        )
+
+    def add_encounter(
+        self,
+        *,
+        encounter_id: str,
+        subject_key: int | None,
+        nik: str,
+        decision: Decision,
+        reasons: Sequence[Reason],
+        state: EncounterState,
+        request_id: str,
+        created_at: datetime,
+        fingers: Sequence[FingerRecord],
+        missing: Sequence[MissingRecord] = (),
+        evidence: bytes = b"",
+    ) -> int:
+        """A new encounter; its number, larger than any given before.
+
+        `subject_key` is set exactly where `state` is ENROLLED. Raises `WrongState` where the id exists, the
+        subject does not, or the two disagree.
+        """
+        seq = self._insert(
+            insert(encounter).values(
+                encounter_id=encounter_id,
+                subject_key=subject_key,
+                nik=nik,
+                decision=decision,
+                reasons=" ".join(reasons),
+                state=state,
+                request_id=request_id,
+                created_at=created_at,
+                evidence=evidence,
+            ),
+            lambda: WrongState(f"encounter {encounter_id} exists already, or its state and subject disagree"),
+        )
+        self._insert_many(
+            insert(finger),
+            [
+                {
+                    "encounter_seq": seq,
+                    "ordinal": ordinal,
+                    "position": f.position,
+                    "quality": f.quality,
+                    "template": f.template,
+                    "image_format": f.image_format,
+                }
+                for ordinal, f in enumerate(fingers)
+            ],
+        )
+        self._insert_many(
+            insert(finger_image),
+            [
+                {"encounter_seq": seq, "ordinal": ordinal, "image": f.image}
+                for ordinal, f in enumerate(fingers)
+                if f.image is not None
+            ],
+        )
+        self._insert_many(
+            insert(missing_finger),
+            [{"encounter_seq": seq, "position": m.position, "reason": m.reason} for m in missing],
+        )
+        if state.searchable:
+            self._record(ChangeKind.ADD, seq, subject_key)
+        return seq
+
+    def move_encounter(self, encounter_id: str, subject_key: int | None, state: EncounterState) -> None:
+        """Give an encounter to a subject, to another one, or to none (then it is held).
+
+        Raises `NotFound`, and `WrongState` where its biometrics are erased, or state and subject disagree.
+        """
+        before = self._existing(encounter_id)
+        if not (before.state.searchable and state.searchable):
+            raise WrongState(
+                f"encounter {encounter_id} is {before.state}, it cannot become {state} by moving"
+            )
+        if (before.state, before.subject_key) == (state, subject_key):
+            return
+        self._write(
+            update(encounter)
+            .where(encounter.c.seq == before.seq)
+            .values(subject_key=subject_key, state=state),
+            lambda: WrongState(f"there is no such subject, or {state} disagrees with it"),
+        )
+        self._record(ChangeKind.REMOVE, before.seq, before.subject_key)
+        self._record(ChangeKind.ADD, before.seq, subject_key)
+
+    def reject_encounter(self, encounter_id: str) -> None:
+        """Erase the templates and images of a held encounter; the record of the attempt stays.
+
+        Raises `NotFound`, and `WrongState` where it is not held.
+        """
+        before = self._existing(encounter_id)
+        if before.state is not EncounterState.HELD:
+            raise WrongState(f"encounter {encounter_id} is {before.state}, not held")
+        self._erase(delete(finger).where(finger.c.encounter_seq == before.seq))
+        self._write(
+            update(encounter).where(encounter.c.seq == before.seq).values(state=EncounterState.REJECTED)
+        )
+        self._record(ChangeKind.REMOVE, before.seq, None)
+
+    def delete_subject(
+        self, subject_id: str, *, deleted_at: datetime, operator: str = "", comment: str = ""
+    ) -> SubjectRecord:
+        """Erase a subject with all its encounters; what it was. A `Tombstone` stays.
+
+        A case still open on one of its encounters is closed as REJECTED. Cases of other, held encounters that
+        matched it stay open: their encounters still wait. Raises `NotFound`.
+        """
+        gone = self.subject(subject_id)
+        if gone is None:
+            raise NotFound("subject", subject_id)
+        for row in self._rows(select(encounter.c.seq).where(encounter.c.subject_key == gone.key)):
+            self._record(ChangeKind.REMOVE, row.seq, gone.key)
+        self._write(
+            update(cases)
+            .where(cases.c.encounter_id.in_(gone.encounters), cases.c.state == CaseState.OPEN)
+            .values(
+                state=CaseState.RESOLVED,
+                resolution=Resolution.REJECTED,
+                operator=operator,
+                comment=comment,
+                resolved_at=deleted_at,
+            )
+        )
+        self._erase(delete(encounter).where(encounter.c.subject_key == gone.key))
+        self._erase(delete(subject).where(subject.c.key == gone.key))
+        self._write(
+            insert(tombstone).values(
+                key=gone.key,
+                subject_id=gone.subject_id,
+                nik=gone.nik,
+                encounter_ids=json.dumps(gone.encounters),
+                deleted_at=deleted_at,
+                operator=operator,
+                comment=comment,
+            )
+        )
+        return gone
+
+    def add_case(self, case_id: str, encounter_id: str, opened_at: datetime) -> None:
+        """Open a case for a held encounter. Raises `NotFound`, `WrongState` where not held or with a case."""
+        held = self._existing(encounter_id)
+        if held.state is not EncounterState.HELD:
+            raise WrongState(f"encounter {encounter_id} is {held.state}, not held")
+        self._write(
+            insert(cases).values(
+                case_id=case_id,
+                encounter_id=encounter_id,
+                nik=held.nik,
+                decision=held.decision,
+                state=CaseState.OPEN,
+                opened_at=opened_at,
+            ),
+            lambda: WrongState(f"encounter {encounter_id} has a case already"),
+        )
+
+    def resolve_case(
+        self,
+        case_id: str,
+        resolution: Resolution,
+        *,
+        operator: str,
+        comment: str,
+        resolved_at: datetime,
+        subject_id: str | None,
+    ) -> None:
+        """Record what an operator found; moving or rejecting the encounter is a step of its own.
+
+        Raises `NotFound`, and `WrongState` where the case is resolved already.
+        """
+        before = self.case(case_id)
+        if before is None:
+            raise NotFound("case", case_id)
+        if before.state is CaseState.RESOLVED:
+            raise WrongState(f"case {case_id} is resolved already, as {before.resolution}")
+        self._write(
+            update(cases)
+            .where(cases.c.case_id == case_id)
+            .values(
+                state=CaseState.RESOLVED,
+                resolution=resolution,
+                operator=operator,
+                comment=comment,
+                resolved_at=resolved_at,
+                subject_id=subject_id,
+            )
+        )
+
+    def remember(self, request_id: str, method: str, digest: bytes, response: bytes) -> None:
+        """Keep the answer to a request. Raises `RequestConflict` where the id has one already."""
+        self._write(
+            insert(request).values(request_id=request_id, method=method, digest=digest, response=response),
+            lambda: RequestConflict(request_id),
+        )
+
+    def _existing(self, encounter_id: str) -> EncounterRecord:
+        record = self.encounter(encounter_id)
+        if record is None:
+            raise NotFound("encounter", encounter_id)
+        return record
+
+    def _record(self, kind: ChangeKind, encounter_seq: int, subject_key: int | None) -> None:
+        self._write(insert(change).values(kind=kind, encounter_seq=encounter_seq, subject_key=subject_key))
+
+    def _erase(self, statement: Delete) -> None:
+        self._write(statement)
+        self.erased = True
+
+    def _insert(self, statement: Insert, conflict: Callable[[], RekamError]) -> int:
+        with self._guard(), _refused(conflict):
+            [key] = self._connection.execute(statement).inserted_primary_key or [0]
+        return int(key)
+
+    def _insert_many(self, statement: Insert, rows: Sequence[Mapping[str, object]]) -> None:
+        if rows:
+            refusal = WrongState("a finger is declared twice, or a position or quality is out of range")
+            with self._guard(), _refused(lambda: refusal):
+                self._connection.execute(statement, rows)
+
+    def _write(
+        self, statement: Insert | Update | Delete, conflict: Callable[[], RekamError] | None = None
+    ) -> None:
+        with self._guard(), _refused(conflict):
+            self._connection.execute(statement)
+
+    def _command(self, sql: str) -> None:
+        with self._guard():
+            self._connection.exec_driver_sql(sql)
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        if self._fault is not None:
+            raise self._fault
+        try:
+            with _faults():
+                yield
+        except StoreError as fault:
+            self._fault = fault
+            raise
+
+    def commit(self) -> None:
+        """Make everything durable; `Store.transaction` calls this."""
+        with self._guard():
+            # SQLite rolls back by itself on some faults: a commit would then acknowledge nothing.
+            if not _driver(self._connection).in_transaction:
+                raise StoreError("the transaction was rolled back by the database")
+            self._connection.commit()
+
+
+class Searchable:
+    """All searchable encounters in one read snapshot: `watermark` is the last change it contains.
+
+    Iterate once, to the end, or `close`: the snapshot holds a connection and keeps the write-ahead log from
+    being emptied.
+    """
+
+    def __init__(self, engine: Engine, after_seq: int, limit: int | None) -> None:
+        self._after = after_seq
+        self._limit = limit
+        with _faults():
+            self._connection = engine.connect()
+            self._reader = Reader(self._connection)
+            self.watermark = self._reader.last_change()
+
+    def __iter__(self) -> Iterator[SearchableEncounter]:
+        try:
+            left = self._limit
+            while left is None or left > 0:
+                page = self._reader.searchable(self._after, _PAGE if left is None else min(_PAGE, left))
+                if not page:
+                    break
+                yield from page
+                self._after = page[-1].seq
+                left = None if left is None else left - len(page)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the snapshot."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Store:
+    """The records of one data folder, owned by this process until `close`. Safe to use from any thread."""
+
+    def __init__(self, folder: Path, lock: int, engine: Engine) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._engine = engine
+        self._writer = engine.execution_options(immediate=True)
+        self._writing = Lock()
+        self._unerased = False
+        self._open = True
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open the data folder, created where missing, and bring its database up to date.
+
+        Raises `StoreLocked`, `StoreNewer`, `StoreDamaged`, `StoreFull`, or `StoreError` where the folder
+        cannot be used. Cost: 0.1 s and a migration where one is due.
+        """
+        # 1. Only this process and this user come near the biometrics.
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = _lock_folder(folder)
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        try:
+            os.close(os.open(folder / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
+            # 2. The entries of a new folder are as durable as what will lie in it.
+            _fsync_directory(folder)
+            _fsync_directory(folder.parent)
+            # 3. The schema is brought to this version in one transaction.
+            engine = _engine(folder / DATABASE)
+            with _faults():
+                _migrate(engine)
+        except OSError as error:
+            os.close(lock)
+            raise _unusable(folder, error) from error
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(folder, lock, engine)
+
+    def close(self) -> None:
+        """Wait for the transaction under way, empty the write-ahead log, let the folder go."""
+        with self._writing:
+            if not self._open:
+                return
+            self._open = False
+            self._checkpoint()
+            self._engine.dispose()
+            os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """One write transaction, durable when the block ends, undone when it raises; others wait their turn.
+
+        Cost: about 4 ms for the commit on a disk that syncs so fast; put several encounters into one.
+        """
+        with self._writing:
+            self._check_open()
+            with _faults(), self._writer.connect() as connection:
+                t = Transaction(connection)
+                with connection.begin():
+                    yield t
+                    t.commit()
+            self._unerased |= t.erased
+            if self._unerased:
+                self._checkpoint()
+
+    @contextmanager
+    def read(self) -> Iterator[Reader]:
+        """Several reads of one consistent state."""
+        self._check_open()
+        with _faults(), self._engine.connect() as connection:
+            yield Reader(connection)
+
+    def encounter(self, encounter_id: str, *, images: bool = False) -> EncounterRecord | None:
+        """See `Reader.encounter`."""
+        with self.read() as r:
+            return r.encounter(encounter_id, images=images)
+
+    def encounter_by_seq(self, seq: int, *, images: bool = False) -> EncounterRecord | None:
+        """See `Reader.encounter_by_seq`."""
+        with self.read() as r:
+            return r.encounter_by_seq(seq, images=images)
+
+    def subject(self, subject_id: str) -> SubjectRecord | None:
+        """See `Reader.subject`."""
+        with self.read() as r:
+            return r.subject(subject_id)
+
+    def subject_by_nik(self, nik: str) -> SubjectRecord | None:
+        """See `Reader.subject_by_nik`."""
+        with self.read() as r:
+            return r.subject_by_nik(nik)
+
+    def subject_by_key(self, key: int) -> SubjectRecord | None:
+        """See `Reader.subject_by_key`."""
+        with self.read() as r:
+            return r.subject_by_key(key)
+
+    def subjects(self, after: str | None, limit: int) -> tuple[SubjectRecord, ...]:
+        """See `Reader.subjects`."""
+        with self.read() as r:
+            return r.subjects(after, limit)
+
+    def tombstone(self, subject_id: str) -> Tombstone | None:
+        """See `Reader.tombstone`."""
+        with self.read() as r:
+            return r.tombstone(subject_id)
+
+    def case(self, case_id: str) -> CaseRecord | None:
+        """See `Reader.case`."""
+        with self.read() as r:
+            return r.case(case_id)
+
+    def case_of(self, encounter_id: str) -> CaseRecord | None:
+        """See `Reader.case_of`."""
+        with self.read() as r:
+            return r.case_of(encounter_id)
+
+    def cases(self, state: CaseState | None, after: str | None, limit: int) -> tuple[CaseRecord, ...]:
+        """See `Reader.cases`."""
+        with self.read() as r:
+            return r.cases(state, after, limit)
+
+    def request(self, request_id: str) -> RequestRecord | None:
+        """See `Reader.request`."""
+        with self.read() as r:
+            return r.request(request_id)
+
+    def last_change(self) -> int:
+        """See `Reader.last_change`."""
+        with self.read() as r:
+            return r.last_change()
+
+    def changes(self, after: int) -> Iterator[Change]:
+        """The changes after number `after`, in order, up to the newest; read in pages."""
+        while True:
+            with self.read() as r:
+                page = r.changes(after, _PAGE)
+            if not page:
+                return
+            yield from page
+            after = page[-1].seq
+
+    def searchable(self, after_seq: int = 0, limit: int | None = None) -> Searchable:
+        """Enrolled and held encounters by rising number, in one snapshot that knows its watermark."""
+        self._check_open()
+        return Searchable(self._engine, after_seq, limit)
+
+    def counts(self) -> Counts:
+        """See `Reader.counts`."""
+        with self.read() as r:
+            return r.counts()
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StoreError(f"the store in {self.folder} is closed")
+
+    def _checkpoint(self) -> None:
+        """Move the log into the database and empty it, so that what was erased is in neither.
+
+        Waits a second for readers of older states; where they take longer the next transaction tries again.
+        """
+        try:
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute(f"PRAGMA busy_timeout={_ERASE_WAIT_MS}")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                [busy, *_] = cursor.fetchone() or [1]
+                cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+                self._unerased = bool(busy)
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            # What was committed stays committed; only its erasure from the log waits.
+            self._unerased = True
+            _log.warning("the write-ahead log could not be emptied: %s", error)
+
+
+_ENCOUNTERS = select(encounter, subject.c.subject_id).select_from(encounter.outerjoin(subject))
+_CASES = select(*(column for column in cases.c if column is not cases.c.number))
+
+
+def _case(row: Row[*tuple[object, ...]]) -> CaseRecord:
+    return CaseRecord(
+        case_id=row.case_id,
+        encounter_id=row.encounter_id,
+        nik=row.nik,
+        decision=Decision(row.decision),
+        state=CaseState(row.state),
+        opened_at=row.opened_at,
+        resolution=None if row.resolution is None else Resolution(row.resolution),
+        operator=row.operator,
+        comment=row.comment,
+        resolved_at=row.resolved_at,
+        subject_id=row.subject_id,
+    )
+
+
+def _first(rows: Iterable[_T]) -> _T | None:
+    return next(iter(rows), None)
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        raise TypeError(f"the store needs sqlite3, not {type(driver)}")
+    return driver
+
+
+@contextmanager
+def _refused(conflict: Callable[[], RekamError] | None) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        if conflict is None:
+            raise
+        raise conflict() from error
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Wrap faults of the database as `StoreError`."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _fault(error.orig) from error
+    except sqlite3.Error as error:
+        raise _fault(error) from error
+
+
+def _fault(error: BaseException | None) -> StoreError:
+    if isinstance(error, OSError):
+        kind = (
+            StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS) else StoreError
+        )
+        return kind(f"the data folder cannot be used: {error}")
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY:
+            return StoreFull(f"the disk is full, read-only or fails: {error}")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return StoreDamaged(f"the database is damaged, restore a backup: {error}")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreLocked(f"another program holds the database: {error}")
+    return StoreError(f"the database failed: {error}")
+
+
+def _unusable(folder: Path, error: OSError) -> StoreError:
+    kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS) else StoreError
+    return kind(f"the data folder {folder} cannot be used: {error.strerror}")
+
+
+def _lock_folder(folder: Path) -> int:
+    """Take the folder for this process; the open file descriptor holds the lock."""
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(lock, 32).decode("ascii", "replace").strip()
+        os.close(lock)
+        by = f"process {holder}" if holder.isdigit() else "another process"
+        raise StoreLocked(f"the data folder {folder} is in use by {by}") from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _fsync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _engine(database: Path) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(database)),
+        pool_size=8,
+        max_overflow=-1,  # readers never wait for a connection
+        hide_parameters=True,  # no NIK and no template in an error's text
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+        for pragma in (
+            f"busy_timeout={_BUSY_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "secure_delete=ON",
+            "temp_store=MEMORY",  # no copy of a page in a temporary file
+            "trusted_schema=OFF",
+            f"journal_size_limit={_WAL_LIMIT_BYTES}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _migrate(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", "rekam:migrations")
+    scripts = ScriptDirectory.from_config(config)
+    with engine.connect().execution_options(immediate=True) as connection:
+        # A table is altered by rebuilding it: its rows' dependants must not be deleted meanwhile.
+        _driver(connection).execute("PRAGMA foreign_keys=OFF")
+        with connection.begin():
+            current = MigrationContext.configure(connection).get_current_revision()
+            if current is not None and current not in {
+                script.revision for script in scripts.walk_revisions()
+            }:
+                raise StoreNewer(
+                    f"the database has schema {current}, which this Rekam does not know: update it"
+                )
+            if current != scripts.get_current_head():
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+                if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                    raise StoreDamaged("the migrated database refers to rows that do not exist")
+        _driver(connection).execute("PRAGMA foreign_keys=ON")
