@@ -1,0 +1,125 @@
+"""The settings of the service; `docs/configuration.md` describes them for operators."""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rekam.errors import InvalidSettings
+
+_MIB = 2**20
+
+
+class Settings(BaseSettings):
+    """Every setting, from keyword arguments, else from `REKAM_<NAME>` in the environment, else the default.
+
+    Read them with `load_settings`, which wraps pydantic's errors. Frozen once read.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REKAM_", extra="forbid", frozen=True)
+
+    data_dir: Path = Field(
+        default=Path("rekam-data"),
+        description="Folder of the database and the search index. Only one process may use it at a time.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address the service listens on: an IP address or localhost. "
+        "Anything but loopback needs allow_remote.",
+    )
+    allow_remote: bool = Field(
+        default=False,
+        description="Allow listening beyond this machine. There is no TLS and no login yet: "
+        "only behind something that has both.",
+    )
+    port: int = Field(
+        default=50151, ge=0, le=65535, description="TCP port the service listens on; 0 takes a free one."
+    )
+    keep_images: bool = Field(
+        default=False,
+        description="Keep the images as they came in beside their templates, "
+        "so that a better extractor can be run on them later.",
+    )
+    workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=256,
+        description="Threads that turn images into templates; the number of processors where not set.",
+    )
+    max_message_bytes: int = Field(
+        default=48 * _MIB,
+        ge=_MIB,
+        le=1024 * _MIB,
+        description="Largest gRPC message taken or sent, in bytes. "
+        "The default fits ten uncompressed prints of 1000 x 1000 pixels in colour, with a margin.",
+    )
+    fpir_match: float = Field(
+        default=1e-3,
+        gt=0,
+        lt=1,
+        description="False positive identification rate of a match: "
+        "the chance that searching the whole gallery accuses an innocent person.",
+    )
+    fpir_review: float = Field(
+        default=1e-1,
+        gt=0,
+        lt=1,
+        description="False positive identification rate of a review: "
+        "the chance that a search of an innocent person is held for an operator. At least fpir_match.",
+    )
+    fmr_verify: float = Field(
+        default=1e-3,
+        gt=0,
+        lt=1,
+        description="False match rate of a 1:1 comparison that accepts.",
+    )
+    max_batch: int = Field(
+        default=16,
+        ge=1,
+        le=256,
+        description="Encounters committed together at most: one sync of the disk serves all of them.",
+    )
+    group_commit_ms: float = Field(
+        default=2,
+        ge=0,
+        le=100,
+        description="Milliseconds an encounter waits for others to be committed with it.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.allow_remote and not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} is reachable from other machines: set allow_remote too if that is meant"
+            )
+        if self.fpir_review < self.fpir_match:
+            raise ValueError("fpir_review is smaller than fpir_match: what matches would not be reviewed")
+        return self
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; `overrides` that are not None go before the environment.
+
+    Raises `InvalidSettings`, which names every wrong setting.
+    """
+    try:
+        return Settings.model_validate(
+            {name: value for name, value in overrides.items() if value is not None}
+        )
+    except ValidationError as error:
+        raise InvalidSettings(
+            [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+        ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name may resolve to anything
