@@ -49,7 +49,7 @@ class Reason(StrEnum):
 class Thresholds:
     """Fused log10 likelihood ratios above which two encounters are of one person.
 
-    A likelihood ratio of 10^t is exceeded by at most 10^-t of the impostors, so a search of N subjects
+    A likelihood ratio of 10^t is exceeded by at most 10^-t of the impostors, so a search of N encounters
     accuses an innocent person with probability N 10^-t at most: t = log10(N / FPIR).
     """
 
@@ -60,10 +60,13 @@ class Thresholds:
 
     @classmethod
     def for_gallery(
-        cls, subjects: int, *, fpir_match: float = 1e-3, fpir_review: float = 1e-1, fmr_verify: float = 1e-3
+        cls, encounters: int, *, fpir_match: float = 1e-3, fpir_review: float = 1e-1, fmr_verify: float = 1e-3
     ) -> "Thresholds":
-        """Thresholds for a gallery of `subjects` and the wanted false positive rates."""
-        size = max(subjects, 10)
+        """Thresholds for a gallery of `encounters` and the wanted false positive rates.
+
+        Fewer than ten encounters count as ten, so that the first enrolments are not judged more leniently.
+        """
+        size = max(encounters, 10)
         return cls(
             match=log10(size / fpir_match),
             review=log10(size / fpir_review),

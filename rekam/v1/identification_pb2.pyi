@@ -124,7 +124,7 @@ class IdentifyResponse(_message.Message):
     MATCH_FIELD_NUMBER: _builtins.int
     MATCH_LLR_FIELD_NUMBER: _builtins.int
     REVIEW_LLR_FIELD_NUMBER: _builtins.int
-    GALLERY_SUBJECTS_FIELD_NUMBER: _builtins.int
+    GALLERY_ENCOUNTERS_FIELD_NUMBER: _builtins.int
     QUALITIES_FIELD_NUMBER: _builtins.int
     match: Global___Match.ValueType
     """The verdict for the best candidate."""
@@ -132,8 +132,8 @@ class IdentifyResponse(_message.Message):
     """Fused log10 likelihood ratio from which a candidate matches."""
     review_llr: _builtins.float
     """From which it is uncertain."""
-    gallery_subjects: _builtins.int
-    """Subjects searched."""
+    gallery_encounters: _builtins.int
+    """Encounters searched; the thresholds follow from it."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Candidate]:
         """Candidates by falling log10 likelihood ratio."""
@@ -149,12 +149,12 @@ class IdentifyResponse(_message.Message):
         match: Global___Match.ValueType = ...,
         match_llr: _builtins.float = ...,
         review_llr: _builtins.float = ...,
-        gallery_subjects: _builtins.int = ...,
+        gallery_encounters: _builtins.int = ...,
         qualities: _abc.Iterable[Global___SampleQuality] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "gallery_subjects", b"gallery_subjects", "match", b"match", "match_llr", b"match_llr", "qualities", b"qualities", "review_llr", b"review_llr"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "gallery_encounters", b"gallery_encounters", "match", b"match", "match_llr", b"match_llr", "qualities", b"qualities", "review_llr", b"review_llr"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

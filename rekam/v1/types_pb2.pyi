@@ -541,7 +541,7 @@ class Evidence(_message.Message):
     MATCH_LLR_FIELD_NUMBER: _builtins.int
     REVIEW_LLR_FIELD_NUMBER: _builtins.int
     VERIFY_LLR_FIELD_NUMBER: _builtins.int
-    GALLERY_SUBJECTS_FIELD_NUMBER: _builtins.int
+    GALLERY_ENCOUNTERS_FIELD_NUMBER: _builtins.int
     NIK_WARNINGS_FIELD_NUMBER: _builtins.int
     match_llr: _builtins.float
     """Fused log10 likelihood ratio from which a candidate of the search matches."""
@@ -549,8 +549,8 @@ class Evidence(_message.Message):
     """From which it is uncertain."""
     verify_llr: _builtins.float
     """From which the claimed NIK's own subject matches."""
-    gallery_subjects: _builtins.int
-    """Subjects in the gallery when the decision fell."""
+    gallery_encounters: _builtins.int
+    """Encounters in the gallery when the decision fell; the thresholds follow from it."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Candidates by falling log10 likelihood ratio, 20 at most."""
@@ -566,12 +566,12 @@ class Evidence(_message.Message):
         match_llr: _builtins.float = ...,
         review_llr: _builtins.float = ...,
         verify_llr: _builtins.float = ...,
-        gallery_subjects: _builtins.int = ...,
+        gallery_encounters: _builtins.int = ...,
         nik_warnings: _abc.Iterable[Global___NikWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "gallery_subjects", b"gallery_subjects", "match_llr", b"match_llr", "nik_warnings", b"nik_warnings", "review_llr", b"review_llr", "verify_llr", b"verify_llr"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "gallery_encounters", b"gallery_encounters", "match_llr", b"match_llr", "nik_warnings", b"nik_warnings", "review_llr", b"review_llr", "verify_llr", b"verify_llr"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
