@@ -26,6 +26,7 @@ class ImageProblem(StrEnum):
     DAMAGED = "damaged"
     RESOLUTION_UNKNOWN = "resolution_unknown"
     RESOLUTION_OUT_OF_RANGE = "resolution_out_of_range"
+    RESOLUTION_CONFLICT = "resolution_conflict"
     SEVERAL_FRAMES = "several_frames"
 
 

@@ -71,7 +71,9 @@ class FingerprintTemplate:
                 raise TypeError(f"{name} is ({n},) {dtype}, not {column.shape} {column.dtype}")
             column.setflags(write=False)
         if not (0 < self.width <= MAX_SIDE + 1 and 0 < self.height <= MAX_SIDE + 1):
-            raise ValueError(f"the image is 1 to {MAX_SIDE + 1} pixels a side, not {self.width} x {self.height}")
+            raise ValueError(
+                f"the image is 1 to {MAX_SIDE + 1} pixels a side, not {self.width} x {self.height}"
+            )
         if not 0 <= self.quality <= 100:
             raise ValueError(f"quality is 0 to 100, not {self.quality}")
 
@@ -90,7 +92,17 @@ class FingerprintTemplate:
         ):
             minutiae = (minutiae << np.uint64(bits)) | value.astype(np.uint64)
         body = minutiae.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 3:].tobytes()
-        fields = (_MAGIC, _VERSION, self.extractor, self.position, self.quality, self.width - 1, self.height - 1, len(self), 0)
+        fields = (
+            _MAGIC,
+            _VERSION,
+            self.extractor,
+            self.position,
+            self.quality,
+            self.width - 1,
+            self.height - 1,
+            len(self),
+            0,
+        )
         crc = zlib.crc32(_HEADER.pack(*fields, 0)[:12] + body)
         return _HEADER.pack(*fields, crc) + body
 
@@ -98,15 +110,21 @@ class FingerprintTemplate:
     def from_bytes(cls, data: bytes) -> "FingerprintTemplate":
         """Read native bytes. Raises `TemplateRefused` for anything but what `to_bytes` writes."""
         if len(data) < _HEADER.size:
-            raise TemplateRefused(f"a fingerprint template has at least {_HEADER.size} bytes, not {len(data)}")
-        magic, version, extractor, position, quality, width, height, n, reserved, crc = _HEADER.unpack_from(data)
+            raise TemplateRefused(
+                f"a fingerprint template has at least {_HEADER.size} bytes, not {len(data)}"
+            )
+        magic, version, extractor, position, quality, width, height, n, reserved, crc = _HEADER.unpack_from(
+            data
+        )
         body = data[_HEADER.size :]
         if magic != _MAGIC:
             raise TemplateRefused("not a native fingerprint template")
         if version != _VERSION or reserved != 0:
             raise TemplateRefused(f"fingerprint template version {version} is not known here")
         if len(body) != 5 * n:
-            raise TemplateRefused(f"the template announces {n} minutiae and carries {len(body)} bytes of them")
+            raise TemplateRefused(
+                f"the template announces {n} minutiae and carries {len(body)} bytes of them"
+            )
         if zlib.crc32(data[:12] + body) != crc:
             raise TemplateRefused("the template is damaged: its checksum differs")
         if extractor not in set(Extractor) or position not in set(FingerPosition):

@@ -1,0 +1,114 @@
+"""Fingerprint image to template: the pipeline, top to bottom."""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from capture.fingerprint.foreground import foreground
+from capture.fingerprint.leader import Leader, LeaderMap
+from capture.fingerprint.quality import fingerprint_quality, ridge_measures, unusable
+from capture.fingerprint.template import MAX_MINUTIAE, TEMPLATE_PPI, Extractor, FingerprintTemplate
+from capture.quality import Quality
+from capture.sample import Sample
+from capture.trace import Trace, no_trace
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """`min_score`: network score from which a local maximum is a minutia.
+
+    `min_ending`: probability from which it is an ending, else a bifurcation.
+    """
+
+    min_score: float = 0.55
+    min_ending: float = 0.5
+    max_minutiae: int = MAX_MINUTIAE
+
+
+_PARAMS = Params()
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What came of one sample: the template is None exactly where `quality.usable` is false."""
+
+    template: FingerprintTemplate | None
+    quality: Quality
+
+
+class FingerprintExtractor:
+    """Extracts minutiae templates with the LEADER network. Thread-safe.
+
+    Creating the first one loads the network, 0.2 s; raises `ModelUnavailable`.
+    """
+
+    __slots__ = ("_leader", "_params")
+
+    def __init__(self, params: Params = _PARAMS) -> None:
+        self._leader = Leader()
+        self._params = params
+
+    def extract(self, sample: Sample, trace: Trace = no_trace) -> Extraction:
+        """Template and quality of one finger. A poor sample is an outcome, not an error.
+
+        Trace keys: `image_500`, `foreground`, `network_score`, `minutiae` (n, 5: x, y, direction, ending,
+        score). Cost: 0.2 to 0.6 s, one thread, nearly all of it in the network.
+        """
+        image = to_500_ppi(sample).image
+        trace("image_500", image)
+        mask = foreground(image)
+        trace("foreground", mask)
+        measures = ridge_measures(image, mask)
+        refusal = unusable(measures)
+        if refusal is not None:
+            return Extraction(None, refusal)
+        found = self._leader(image)
+        trace("network_score", found.score)
+        minutiae = _minutiae(found, self._params)
+        trace("minutiae", minutiae)
+        quality = fingerprint_quality(measures, minutiae[:, 4])
+        if not quality.usable:
+            return Extraction(None, quality)
+        return Extraction(_template(minutiae, image, sample, quality), quality)
+
+
+def to_500_ppi(sample: Sample) -> Sample:
+    """The sample at 500 ppi: averaged over areas when it shrinks, cubic when it grows. Cost: 1 ms."""
+    scale = TEMPLATE_PPI / sample.ppi
+    height, width = (max(1, round(side * scale)) for side in sample.image.shape)
+    if (height, width) == sample.image.shape:
+        return sample if sample.ppi == TEMPLATE_PPI else replace(sample, ppi=TEMPLATE_PPI)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    image = cv2.resize(sample.image, (width, height), interpolation=interpolation).astype(np.uint8)
+    return replace(sample, image=image, ppi=TEMPLATE_PPI)
+
+
+def _minutiae(found: LeaderMap, params: Params) -> NDArray[np.float32]:
+    """`(n, 5) float32`: x, y, direction, ending, score; best first, ties by row and column."""
+    y, x = np.nonzero(found.score >= params.min_score)
+    score = found.score[y, x]
+    best = np.lexsort((x, y, -score))[: params.max_minutiae]
+    y, x = y[best], x[best]
+    direction = found.direction[y, x] % np.float32(2 * np.pi)
+    ending = found.ending[y, x] >= params.min_ending
+    return np.column_stack([x, y, direction, ending, score[best]]).astype(np.float32)
+
+
+def _template(
+    minutiae: NDArray[np.float32], image: NDArray[np.uint8], sample: Sample, quality: Quality
+) -> FingerprintTemplate:
+    height, width = image.shape
+    return FingerprintTemplate(
+        x=minutiae[:, 0].copy(),
+        y=minutiae[:, 1].copy(),
+        direction=minutiae[:, 2].copy(),
+        ending=minutiae[:, 3] > 0,
+        reliability=np.clip(minutiae[:, 4], 0, 1),
+        width=width,
+        height=height,
+        position=sample.position,
+        quality=quality.score,
+        extractor=Extractor.LEADER_1,
+    )

@@ -1,0 +1,45 @@
+"""Where the finger touches: the part of an image with local contrast."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Lengths in pixels at 500 ppi, contrast in grey levels."""
+
+    window: int = 17
+    min_contrast: float = 6.0
+    relative_contrast: float = 0.3
+    closing: int = 25
+    opening: int = 25
+
+
+_PARAMS = Params()
+
+
+def foreground(image: NDArray[np.uint8], params: Params = _PARAMS) -> NDArray[np.bool_]:
+    """Mask `(H, W) bool` of the contact area in `image` `(H, W) uint8` at 500 ppi.
+
+    A pixel belongs to it where the standard deviation of its neighbourhood reaches a share of what the
+    contrasty parts of the image have; gaps are closed and specks removed. Cost: 3 ms for 500 x 500 pixels.
+    """
+    grey = image.astype(np.float32)
+    size = (params.window, params.window)
+    mean = cv2.blur(grey, size)
+    contrast = np.sqrt(np.maximum(cv2.blur(grey * grey, size) - mean * mean, 0))
+    strong = float(np.percentile(contrast, 95))
+    mask = (contrast >= max(params.min_contrast, params.relative_contrast * strong)).astype(np.uint8)
+    mask = _morph(mask, cv2.MORPH_CLOSE, params.closing)
+    mask = _morph(mask, cv2.MORPH_OPEN, params.opening)
+    return mask.astype(np.bool_)
+
+
+def _morph(mask: NDArray[np.uint8], operation: int, size: int) -> NDArray[np.uint8]:
+    """Close or open with a disc, as if the mask went on beyond its edges."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    padded = cv2.copyMakeBorder(mask, size, size, size, size, cv2.BORDER_REPLICATE)
+    return cv2.morphologyEx(padded, operation, disc)[size:-size, size:-size].astype(np.uint8)
