@@ -1,0 +1,464 @@
+"""Synthetic people as templates: for galleries too large for pictures.
+
+Nobody's minutiae are in here: a finger is drawn from a ridge flow (singular points and a smooth remainder,
+after Sherlock and Monro's zero-pole model, Pattern Recognition 26(7), 1993), whose parameters follow
+distributions fitted to real prints; minutiae are placed where the flow diverges, keep their distance, lie
+along the ridges and point to the side where new ridges begin. `benchmarks.check_population` compares what
+comes out with real prints; `population.json` holds the fitted figures, no one's in particular.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import atan2, cos, erf, exp, pi, sin, sqrt, tanh
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from capture.fingerprint.template import MAX_MINUTIAE, FingerprintTemplate
+from capture.sample import FingerPosition
+
+TEN_FINGERS = tuple(FingerPosition(code) for code in range(1, 11))
+UNIT = 100.0  # pixels: the flow's unit of length
+
+# Per cent of arch, tented arch, radial loop, ulnar loop and whorl, thumb to little finger; rounded from
+# published fingerprint-bureau counts. The order is that of the pattern's intensity.
+_PATTERNS = np.array(
+    [
+        [3, 1, 0.5, 55.5, 40],
+        [6, 8, 20, 35, 31],
+        [5, 3, 3, 72, 17],
+        [1.5, 1, 1, 56.5, 40],
+        [1, 1, 0.5, 85, 12.5],
+    ]
+)
+_ARCH, _TENTED, _RADIAL, _ULNAR, _WHORL = range(5)
+_FLOW_NAMES = ("arch", "tented", "loop", "loop", "whorl")
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """How a population looks. Lengths in pixels at 500 ppi, angles in radians."""
+
+    width: int = 504
+    height: int = 480
+    # contact area: half an ellipse above the widest row, a longer half below, cut by the image
+    thumb_half_width: float = 176.0
+    finger_half_width: float = 142.0
+    half_width_spread: float = 0.07
+    top: float = 30.0
+    top_spread: float = 28.0
+    centre: float = 239.0
+    centre_spread: float = 26.0
+    upper_axis: float = 225.0
+    lower_axis: float = 400.0
+    tilt: float = 0.10
+    # minutiae
+    density: float = 5.0e-4  # a pixel
+    person_spread: float = 0.17  # of the logarithm of the density
+    finger_spread: float = 0.17
+    edge: float = 20.0  # the density falls off towards the edge over this distance
+    divergence_gain: float = 100.0  # more minutiae where ridges diverge: 1 / (1 / pixel)
+    sign_order: float = 0.36  # 0: either way along the ridge alike; 0.5: always where the flow diverges
+    sign_scale: float = 0.005
+    near: float = 7.0  # none closer than this, fewer up to `far`
+    far: float = 13.0
+    ripple: float = 0.05  # smooth wandering of the flow
+    flow_spread: float = 1.0  # scale of the fitted spread of the flow
+    direction_noise: float = 0.075
+    wild: float = 0.06  # share of minutiae whose direction is three times as uncertain
+    pattern_habit: float = 0.55  # correlation of the pattern among a person's fingers
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How two impressions of a finger differ. Lengths in pixels at 500 ppi, angles in radians."""
+
+    shift: float = 26.0
+    turn: float = 0.09
+    stretch: float = 3.0  # elastic displacement
+    jitter: float = 1.3
+    direction: float = 0.07
+    missed: float = 0.08  # of minutiae certain to the extractor; up to four times as many of uncertain ones
+    spurious: float = 0.08
+    type_flip: float = 0.12
+
+
+_FITTED = json.loads(Path(__file__).with_suffix(".json").read_text())
+PARAMS = Params(**_FITTED["population"])
+NOISE = Noise(**_FITTED["noise"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Flow:
+    """Distribution of a pattern's parameters: points `(x, y)` of the cores and deltas, then ten coefficients.
+
+    In units of `UNIT` pixels, y up, the origin 250 pixels below the top of the contact; right hand.
+    """
+
+    thumb: NDArray[np.float64]
+    finger: NDArray[np.float64]
+    root: NDArray[np.float64] = field(repr=False)  # square root of the covariance
+    cores: int
+    deltas: int
+
+
+def _flow(name: str) -> _Flow:
+    fitted = _FITTED["flow"][name]
+    value, vector = np.linalg.eigh(np.array(fitted["covariance"]))
+    singular = {"arch": 0, "tented": 1, "loop": 1, "whorl": 2}[name]
+    return _Flow(
+        np.array(fitted["thumb"]),
+        np.array(fitted["finger"]),
+        vector * np.sqrt(np.maximum(value, 0)),
+        singular,
+        singular,
+    )
+
+
+_FLOWS = {name: _flow(name) for name in ("arch", "tented", "loop", "whorl")}
+_RELIABILITY_AT = np.array([0.0, 0.01, 0.10, 0.25, 0.50, 0.90, 1.0])
+_RELIABILITY = np.array([0.55, 0.58, 0.75, 0.88, 0.94, 0.965, 0.985])
+_ENDINGS = 0.69
+
+
+def people(
+    count: int,
+    seed: int,
+    fingers: Sequence[FingerPosition] = TEN_FINGERS,
+    *,
+    first: int = 0,
+    params: Params = PARAMS,
+) -> Iterator[tuple[FingerprintTemplate, ...]]:
+    """Yield `count` people, `first` and following, each one impression of each of `fingers`.
+
+    Cost: about 0.2 ms a finger. Person i is the same in every call with the same seed and fingers.
+    """
+    for index in range(first, first + count):
+        yield person(index, seed, fingers, params=params)
+
+
+def person(
+    index: int, seed: int, fingers: Sequence[FingerPosition] = TEN_FINGERS, *, params: Params = PARAMS
+) -> tuple[FingerprintTemplate, ...]:
+    """Person `index` of the population `seed`: one impression of each of `fingers`, in their order."""
+    rng = np.random.default_rng((seed, index))
+    habit, density = rng.standard_normal(2)
+    return tuple(
+        _finger(rng, position, habit, params.person_spread * density, params) for position in fingers
+    )
+
+
+def impression(
+    template: FingerprintTemplate, rng: np.random.Generator, noise: Noise = NOISE
+) -> FingerprintTemplate:
+    """Take another impression of the finger `template` shows: moved, turned, stretched, partly covered.
+
+    What the new contact area uncovers is filled with new minutiae that follow the ridge flow of the nearest
+    ones. Cost: about 0.1 ms.
+    """
+    table = np.column_stack(
+        [template.x, template.y, template.direction, template.ending, template.reliability]
+    )
+    density = max(len(table), 8) / (pi * 150.0 * 190.0)
+    made = _impression(
+        rng,
+        table.astype(np.float64),
+        template.width,
+        template.height,
+        density,
+        noise.shift,
+        noise.turn,
+        noise.stretch,
+        noise.jitter,
+        noise.direction,
+        noise.missed,
+        noise.spurious,
+        noise.type_flip,
+    )
+    return _template(made, template.width, template.height, template.position)
+
+
+def _finger(
+    rng: np.random.Generator, position: FingerPosition, habit: float, density: float, params: Params
+) -> FingerprintTemplate:
+    """Draw one finger: pattern, flow, contact area, then its minutiae."""
+    # 1. pattern: the persons' fingers resemble one another in pattern intensity, by a Gaussian copula
+    kind = (position - 1) % 5 if position else int(rng.integers(5))
+    thumb = kind == 0
+    latent = sqrt(params.pattern_habit) * habit + sqrt(1 - params.pattern_habit) * rng.standard_normal()
+    share = np.cumsum(_PATTERNS[kind]) / 100
+    pattern = min(int(np.searchsorted(share, 0.5 * (1 + erf(latent / sqrt(2))))), _WHORL)
+
+    # 2. flow, mirrored for the left hand, and for the loop that opens to the thumb's side
+    flow = _FLOWS[_FLOW_NAMES[pattern]]
+    drawn = flow.root @ rng.standard_normal(flow.root.shape[1])
+    parameters = (flow.thumb if thumb else flow.finger) + params.flow_spread * drawn
+    points = 2 * (flow.cores + flow.deltas)
+    charges = np.repeat([0.5, -0.5], [flow.cores, flow.deltas])
+    singular = np.column_stack([parameters[:points].reshape(-1, 2), charges])
+    smooth = parameters[points:]
+    if (position > 5) != (pattern == _RADIAL):
+        singular[:, 0] *= -1
+        smooth = smooth * _MIRRORED
+
+    # 3. contact area
+    half_width = params.thumb_half_width if thumb else params.finger_half_width
+    half_width *= 1 + params.half_width_spread * rng.standard_normal()
+    top = params.top + params.top_spread * rng.standard_normal()
+    centre = params.centre + params.centre_spread * rng.standard_normal()
+    tilt = params.tilt * rng.standard_normal()
+
+    # 4. minutiae
+    density = params.density * exp(density + params.finger_spread * rng.standard_normal())
+    made = _minutiae(
+        rng,
+        singular,
+        smooth,
+        half_width,
+        max(top, -20.0),
+        centre,
+        tilt,
+        density,
+        params.width,
+        params.height,
+        params.upper_axis,
+        params.lower_axis,
+        params.edge,
+        params.divergence_gain,
+        params.sign_order,
+        params.sign_scale,
+        params.near,
+        params.far,
+        params.ripple,
+        params.direction_noise,
+        params.wild,
+    )
+    made[:, 3] = rng.random(len(made)) < _ENDINGS
+    made[:, 4] = np.interp(rng.random(len(made)), _RELIABILITY_AT, _RELIABILITY)
+    return _template(made, params.width, params.height, position)
+
+
+def _template(
+    made: NDArray[np.float64], width: int, height: int, position: FingerPosition
+) -> FingerprintTemplate:
+    """Most reliable first, coordinates in whole pixels as the extractor gives them."""
+    made = made[np.argsort(-made[:, 4], kind="stable")][:MAX_MINUTIAE]
+    direction = (made[:, 2] % (2 * pi)).astype(np.float32)
+    return FingerprintTemplate(
+        x=np.clip(np.rint(made[:, 0]), 0, width - 1).astype(np.float32),
+        y=np.clip(np.rint(made[:, 1]), 0, height - 1).astype(np.float32),
+        direction=np.where(direction >= np.float32(2 * pi), np.float32(0), direction),
+        ending=made[:, 3] > 0.5,
+        reliability=made[:, 4].astype(np.float32),
+        width=width,
+        height=height,
+        position=position,
+        quality=round(100 * float(made[:, 4].mean())) if len(made) else 0,
+    )
+
+
+_MIRRORED = np.array([1, 1, 1, 1, -1, -1, -1, -1, -1, -1], dtype=np.float64)
+
+
+@njit(cache=True, nogil=True)
+def _orientation(
+    x: float, y: float, singular: NDArray[np.float64], smooth: NDArray[np.float64], waves: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Orientation of the ridges at a point, and the divergence of that direction, a pixel."""
+    c = smooth
+    angle = c[0] * x + c[1] * x * y + c[2] * x * y * y + c[3] * x * x * x
+    angle += c[4] + c[5] * y + c[6] * x * x + c[7] * y * y + c[8] * x * x * y + c[9] * y * y * y
+    dx = c[0] + c[1] * y + c[2] * y * y + 3 * c[3] * x * x + 2 * c[6] * x + 2 * c[8] * x * y
+    dy = c[1] * x + 2 * c[2] * x * y + c[5] + 2 * c[7] * y + c[8] * x * x + 3 * c[9] * y * y
+    for i in range(len(singular)):
+        u, v, charge = x - singular[i, 0], y - singular[i, 1], singular[i, 2]
+        angle += charge * atan2(v, u)
+        square = u * u + v * v + 0.01
+        dx -= charge * v / square
+        dy += charge * u / square
+    for i in range(len(waves)):
+        phase = waves[i, 0] * x + waves[i, 1] * y + waves[i, 2]
+        angle += waves[i, 3] * sin(phase)
+        slope = waves[i, 3] * cos(phase)
+        dx += waves[i, 0] * slope
+        dy += waves[i, 1] * slope
+    return angle, (cos(angle) * dy - sin(angle) * dx) / UNIT
+
+
+@njit(cache=True, nogil=True)
+def _spacing(x: float, y: float, made: NDArray[np.float64], n: int, near: float, far: float) -> float:
+    """Chance that a minutia may stand here, given those that stand already."""
+    chance = 1.0
+    for i in range(n):
+        u, v = made[i, 0] - x, made[i, 1] - y
+        square = u * u + v * v
+        if square < far * far:
+            chance *= max(0.0, (sqrt(square) - near) / (far - near))
+    return chance
+
+
+@njit(cache=True, nogil=True)
+def _minutiae(
+    rng: np.random.Generator,
+    singular: NDArray[np.float64],
+    smooth: NDArray[np.float64],
+    half_width: float,
+    top: float,
+    centre: float,
+    tilt: float,
+    density: float,
+    width: int,
+    height: int,
+    upper_axis: float,
+    lower_axis: float,
+    edge: float,
+    divergence_gain: float,
+    sign_order: float,
+    sign_scale: float,
+    near: float,
+    far: float,
+    ripple: float,
+    direction_noise: float,
+    wild: float,
+) -> NDArray[np.float64]:
+    """`(n, 5)`: x and y in pixels, y down, direction, and two columns to fill."""
+    waves = np.empty((4, 4))
+    for i in range(len(waves)):
+        towards, length = rng.random() * 2 * pi, 0.9 + 1.2 * rng.random()
+        waves[i, 0] = 2 * pi / length * cos(towards)
+        waves[i, 1] = 2 * pi / length * sin(towards)
+        waves[i, 2] = rng.random() * 2 * pi
+        waves[i, 3] = ripple * sqrt(2.0 / len(waves))
+    turn_c, turn_s = cos(tilt), sin(tilt)
+    most = 2.6
+    tries = int(density * most * width * height)
+    tries = rng.poisson(tries)
+    made = np.zeros((99, 5))
+    n = 0
+    for _ in range(tries):
+        x, y = rng.random() * width, rng.random() * height
+        # 1. into the finger's frame: y up, origin 250 pixels below the top of the contact
+        u, v = (x - centre) / UNIT, (top + 250.0 - y) / UNIT
+        u, v = turn_c * u + turn_s * v, turn_c * v - turn_s * u
+        # 2. within the contact area
+        below = (250.0 - upper_axis) / UNIT - v
+        axis = (lower_axis if below > 0 else upper_axis) / UNIT
+        across = u * UNIT / half_width
+        radius = sqrt(across * across + (below / axis) ** 2)
+        if radius >= 1.0:
+            continue
+        inside = (1.0 - radius) * half_width
+        weight = min(1.0, inside / edge) * min(1.2, 0.75 + 0.13 * (2.5 - v))
+        # 3. more of them where ridges diverge
+        angle, divergence = _orientation(u, v, singular, smooth, waves)
+        weight *= 0.85 + min(divergence_gain * abs(divergence), 1.5)
+        if rng.random() * most >= weight:
+            continue
+        if rng.random() >= _spacing(x, y, made, n, near, far):
+            continue
+        # 4. along the ridge, towards the side where new ridges begin
+        if rng.random() >= 0.5 + sign_order * tanh(divergence / sign_scale):
+            angle += pi
+        spread = 3 * direction_noise if rng.random() < wild else direction_noise
+        made[n, 0], made[n, 1] = x, y
+        made[n, 2] = angle + tilt + spread * rng.standard_normal()
+        n += 1
+        if n == len(made):
+            break
+    return made[:n]
+
+
+@njit(cache=True, nogil=True)
+def _impression(
+    rng: np.random.Generator,
+    old: NDArray[np.float64],
+    width: int,
+    height: int,
+    density: float,
+    shift: float,
+    turn: float,
+    stretch: float,
+    jitter: float,
+    direction_noise: float,
+    missed: float,
+    spurious: float,
+    type_flip: float,
+) -> NDArray[np.float64]:
+    """`(n, 5)` minutiae of another impression of the `(m, 5)` minutiae `old`."""
+    m = len(old)
+    made = np.zeros((2 * m + 100, 5))
+    if m == 0:
+        return made[:0]
+    # 1. the old contact area, an ellipse by its moments; the new one covers another part of the finger
+    cx, cy = old[:, 0].mean(), old[:, 1].mean()
+    ax, ay = 2.1 * old[:, 0].std() + 12.0, 2.1 * old[:, 1].std() + 12.0
+    ox, oy = 0.5 * shift * rng.standard_normal(), 0.5 * shift * rng.standard_normal()
+    # 2. placement and elastic distortion: a rigid motion and three slow waves
+    angle = turn * rng.standard_normal()
+    c, s = cos(angle), sin(angle)
+    tx, ty = shift * rng.standard_normal(), shift * rng.standard_normal()
+    waves = np.empty((3, 5))
+    for i in range(len(waves)):
+        towards, length = rng.random() * 2 * pi, 250.0 + 250.0 * rng.random()
+        waves[i, 0], waves[i, 1] = 2 * pi / length * cos(towards), 2 * pi / length * sin(towards)
+        waves[i, 2] = rng.random() * 2 * pi
+        waves[i, 3] = stretch * sqrt(2.0 / 3.0) * rng.standard_normal()
+        waves[i, 4] = stretch * sqrt(2.0 / 3.0) * rng.standard_normal()
+    n = 0
+    extra = rng.poisson(density * 4.0 * ax * ay) + rng.poisson(spurious * m)
+    extra = min(extra, m + 100)
+    for i in range(m + extra):
+        if i < m:
+            x, y, direction, ending, reliability = old[i, 0], old[i, 1], old[i, 2], old[i, 3], old[i, 4]
+            if rng.random() < missed * (1.0 + 3.0 * min(1.0, max(0.0, (0.95 - reliability) / 0.4))):
+                continue
+            if rng.random() < type_flip:
+                ending = 1.0 - ending
+            reliability = min(0.985, max(0.55, reliability + 0.05 * rng.standard_normal()))
+        else:
+            # new ones: where the old impression did not reach, and a few anywhere
+            x, y = cx + ax * (2.4 * rng.random() - 1.2), cy + ay * (2.4 * rng.random() - 1.2)
+            covered = ((x - cx) / ax) ** 2 + ((y - cy) / ay) ** 2 < 1.0
+            if covered and rng.random() > spurious * 2.0:
+                continue
+            direction, sums, sumc = 0.0, 0.0, 0.0
+            near = 1e9
+            for j in range(m):
+                square = (old[j, 0] - x) ** 2 + (old[j, 1] - y) ** 2
+                weight = exp(-square / 3200.0)
+                sums += weight * sin(2 * old[j, 2])
+                sumc += weight * cos(2 * old[j, 2])
+                if square < near:
+                    near = square
+                    direction = old[j, 2]
+            if near < 100.0:
+                continue
+            along = 0.5 * atan2(sums, sumc)
+            if cos(along - direction) < 0:
+                along += pi
+            if rng.random() < 0.35:
+                along += pi
+            direction = along + 0.12 * rng.standard_normal()
+            ending = 1.0 if rng.random() < 0.69 else 0.0
+            reliability = 0.55 + 0.4 * rng.random()
+        # 3. in the new contact area and on the sensor
+        if ((x - cx - ox) / ax) ** 2 + ((y - cy - oy) / ay) ** 2 > 1.25:
+            continue
+        u, v = x - cx, y - cy
+        px, py = cx + tx + c * u + s * v, cy + ty - s * u + c * v
+        for k in range(len(waves)):
+            bend = sin(waves[k, 0] * x + waves[k, 1] * y + waves[k, 2])
+            px += waves[k, 3] * bend
+            py += waves[k, 4] * bend
+        px += jitter * rng.standard_normal()
+        py += jitter * rng.standard_normal()
+        if px < 0 or py < 0 or px > width - 1 or py > height - 1:
+            continue
+        made[n, 0], made[n, 1] = px, py
+        made[n, 2] = direction + angle + direction_noise * rng.standard_normal()
+        made[n, 3], made[n, 4] = ending, reliability
+        n += 1
+    return made[:n]

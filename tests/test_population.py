@@ -1,0 +1,99 @@
+"""The synthetic population: repeatable, valid, and of fingers that are told apart."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.population import TEN_FINGERS, impression, people, person
+from capture.fingerprint.template import FingerprintTemplate
+from capture.sample import FingerPosition
+from matching.fingerprint.comparison import similarity
+from matching.fingerprint.cylinders import cylinders
+
+COLUMNS = ("x", "y", "direction", "ending", "reliability")
+
+
+def same(a: FingerprintTemplate, b: FingerprintTemplate) -> bool:
+    return a.to_bytes() == b.to_bytes() and all(
+        np.array_equal(getattr(a, column), getattr(b, column)) for column in COLUMNS
+    )
+
+
+def test_the_same_seed_gives_the_same_people() -> None:
+    first = [finger for fingers in people(5, seed=1) for finger in fingers]
+    again = [finger for fingers in people(5, seed=1) for finger in fingers]
+    other = [finger for fingers in people(5, seed=2) for finger in fingers]
+    assert len(first) == 50
+    assert all(map(same, first, again))
+    assert not any(map(same, first, other))
+
+
+@given(seed=st.integers(0, 2**63), index=st.integers(0, 7))
+@settings(max_examples=20, deadline=None)
+def test_a_person_alone_is_the_person_in_the_run(seed: int, index: int) -> None:
+    fingers = (FingerPosition.RIGHT_THUMB, FingerPosition.LEFT_INDEX)
+    run = list(people(8, seed, fingers))
+    assert all(map(same, run[index], person(index, seed, fingers)))
+    (later,) = people(1, seed, fingers, first=index)
+    assert all(map(same, run[index], later))
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=50, deadline=None)
+def test_templates_are_valid_and_survive_their_bytes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for position, finger in zip(TEN_FINGERS, person(0, seed), strict=True):
+        again = impression(finger, rng)
+        assert finger.position == again.position == position
+        for template in (finger, again, impression(again, rng)):
+            data = template.to_bytes()
+            assert len(data) <= 512
+            back = FingerprintTemplate.from_bytes(data)
+            assert back.to_bytes() == data
+            assert np.array_equal(back.x, template.x)
+            assert np.array_equal(back.y, template.y)
+            turn = np.abs(np.angle(np.exp(1j * (back.direction - template.direction))))
+            assert np.all(turn <= np.pi / 1024 + 1e-5)
+            assert np.all(np.diff(template.reliability) <= 0)
+            assert np.all((template.direction >= 0) & (template.direction < 2 * np.pi))
+
+
+def test_an_impression_of_nothing_is_nothing() -> None:
+    (finger,) = person(0, 1, [FingerPosition.RIGHT_INDEX])
+    empty = FingerprintTemplate(
+        **{column: getattr(finger, column)[:0] for column in COLUMNS},
+        width=finger.width,
+        height=finger.height,
+        position=finger.position,
+        quality=0,
+    )
+    assert len(impression(empty, np.random.default_rng(0))) == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_an_impression_matches_its_finger_and_no_other(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    fingers = [finger for fingers in people(4, seed) for finger in fingers]
+    enrolled = [cylinders(finger) for finger in fingers]
+    returned = [cylinders(impression(finger, rng)) for finger in fingers]
+    genuine = np.array([similarity(a, b) for a, b in zip(enrolled, returned, strict=True)])
+    impostor = np.array([similarity(a, b) for a, b in combinations(enrolled, 2)])
+    assert np.median(genuine) > 4 * impostor.max()
+    assert np.mean(genuine > impostor.max()) >= 0.95
+
+
+def test_fingers_look_like_fingers() -> None:
+    """Coarse bounds of any flat print at 500 ppi; `benchmarks.check_population` measures closely."""
+    fingers = [finger for fingers in people(60, seed=3) for finger in fingers]
+    counts = np.array([len(finger) for finger in fingers])
+    assert 40 < counts.mean() < 70
+    assert 8 < counts.std() < 25
+    nearest = []
+    for finger in fingers:
+        apart = np.hypot(finger.x[:, None] - finger.x, finger.y[:, None] - finger.y)
+        np.fill_diagonal(apart, np.inf)
+        nearest.append(np.median(apart.min(axis=1)))
+    assert 15 < np.mean(nearest) < 30
