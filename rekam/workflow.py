@@ -77,17 +77,17 @@ from rekam.store import (
 )
 
 log = logging.getLogger(__name__)
+A = TypeVar("A")
 T = TypeVar("T")
 Check = Callable[[], None]
 """Called between stages; raises `DeadlinePassed` when nobody waits for the answer any more."""
 
 MOST_CANDIDATES = 20
-MOST_EXCLUDED = 100
 _INDEX = "index"
 _SAVE_AFTER = 1000
 _POLL_SECONDS = 0.05
 _ALL_FINGERS = frozenset(FingerPosition) - {FingerPosition.UNKNOWN}
-_RECORDED = TypeAdapter(Recorded)
+_RECORDED: TypeAdapter[Recorded] = TypeAdapter(Recorded)
 _EVIDENCE = TypeAdapter(Evidence)
 _ERASED = TypeAdapter(Erased)
 _CASE = TypeAdapter(CaseRecord)
@@ -500,9 +500,9 @@ class Workflow:
                 return _Captured(presented, position, replace(template, position=position), None, None)
             sample = decode_image(presented.image or b"", position=presented.position, ppi=presented.ppi)
             extraction = self._extractor.extract(sample)
-            template = extraction.template
             # Compare what will be stored, not what was rounded away.
-            kept = None if template is None else FingerprintTemplate.from_bytes(template.to_bytes())
+            made = extraction.template
+            kept = None if made is None else FingerprintTemplate.from_bytes(made.to_bytes())
             return _Captured(presented, presented.position, kept, extraction.quality, sample.format)
 
     def _once(
@@ -511,9 +511,9 @@ class Workflow:
         request_id: str,
         digest: bytes,
         adapter: TypeAdapter[T],
-        produce: Callable[[], T],
+        produce: Callable[[], A],
         check: Check,
-    ) -> T:
+    ) -> T | A:
         """Produce an answer once per request id: a repetition gets the first one, also while it is made."""
         while True:
             with self._running_lock:

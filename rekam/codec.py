@@ -1,0 +1,557 @@
+"""The only place where protobuf and domain types meet.
+
+Reading a request collects every fault into one `InvalidRequest`, so that a caller sees them all at once.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from enum import Enum
+from typing import TypeVar
+
+from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from capture.quality import Feedback, Quality
+from capture.sample import FingerPosition
+from matching.encounter import Arrangement, EncounterComparison
+from matching.fingerprint.calibration import Calibration
+from rekam.errors import InvalidRequest
+from rekam.exchange import (
+    Assessed,
+    CaseFile,
+    Claim,
+    Evidence,
+    Identified,
+    Match,
+    Missing,
+    MissingReason,
+    Person,
+    Presentation,
+    Presented,
+    Recapture,
+    Recorded,
+    StoredSample,
+    Verified,
+)
+from rekam.nik import Sex
+from rekam.store import CaseRecord, CaseState, Counts, EncounterState, Resolution, SubjectRecord
+from rekam.v1 import (
+    case_pb2,
+    enrollment_pb2,
+    gallery_pb2,
+    identification_pb2,
+    quality_pb2,
+    types_pb2,
+)
+from rekam.workflow import MOST_CANDIDATES
+
+MOST_SAMPLES = 10
+MOST_EXCLUDED = 100
+DEFAULT_CANDIDATES = 5
+DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
+_LONGEST_OPERATOR, _LONGEST_COMMENT, _LONGEST_ID = 200, 2000, 100
+
+E = TypeVar("E", bound=Enum)
+Faults = list[tuple[str, str]]
+
+
+# Requests -> domain ---------------------------------------------------------------------------------
+
+
+def read_enroll(request: enrollment_pb2.EnrollRequest) -> tuple[Claim, Presentation]:
+    """Claim and presentation of an Enroll request. Raises `InvalidRequest`."""
+    faults: Faults = []
+    claim = Claim(
+        nik=request.nik,
+        birth_date=_birth_date(request.birth_date, faults),
+        sex=_enum(Sex, enrollment_pb2.Sex.DESCRIPTOR, "SEX_", request.sex, "sex", faults),
+    )
+    if not request.nik:
+        faults.append(("nik", "is required: 16 digits"))
+    presentation = _presentation(request, faults)
+    _refuse(faults)
+    return claim, presentation
+
+
+def read_add_encounter(request: enrollment_pb2.AddEncounterRequest) -> tuple[str, Presentation]:
+    """Subject id and presentation of an AddEncounter request. Raises `InvalidRequest`."""
+    faults: Faults = []
+    subject_id = _id(request.subject_id, "subject_id", faults)
+    presentation = _presentation(request, faults)
+    _refuse(faults)
+    return subject_id, presentation
+
+
+def read_delete_subject(request: enrollment_pb2.DeleteSubjectRequest) -> tuple[str, str, bytes]:
+    """Subject id, request id and digest of a DeleteSubject request. Raises `InvalidRequest`."""
+    faults: Faults = []
+    request_id = _request_id(request.request_id, faults)
+    subject_id = _id(request.subject_id, "subject_id", faults)
+    _refuse(faults)
+    return subject_id, request_id, _digest(request)
+
+
+def read_identify(
+    request: identification_pb2.IdentifyRequest,
+) -> tuple[tuple[Presented, ...], int, tuple[str, ...]]:
+    """Samples, number of candidates wanted and subjects to leave out. Raises `InvalidRequest`."""
+    faults: Faults = []
+    samples = _samples(request.samples, faults)
+    if request.max_candidates > MOST_CANDIDATES:
+        faults.append(("max_candidates", f"is 1 to {MOST_CANDIDATES}, or 0 for {DEFAULT_CANDIDATES}"))
+    if len(request.exclude_subject_ids) > MOST_EXCLUDED:
+        faults.append(("exclude_subject_ids", f"names {MOST_EXCLUDED} subjects at most"))
+    _refuse(faults)
+    return samples, request.max_candidates or DEFAULT_CANDIDATES, tuple(request.exclude_subject_ids)
+
+
+def read_verify(
+    request: identification_pb2.VerifyRequest,
+) -> tuple[tuple[Presented, ...], str | None, str | None]:
+    """Samples, and the subject id or the NIK claimed. Raises `InvalidRequest`."""
+    faults: Faults = []
+    samples = _samples(request.samples, faults)
+    subject_id, nik = _claim(request, faults)
+    _refuse(faults)
+    return samples, subject_id, nik
+
+
+def read_get_subject(request: gallery_pb2.GetSubjectRequest) -> tuple[str | None, str | None]:
+    """The subject id or the NIK asked for. Raises `InvalidRequest`."""
+    faults: Faults = []
+    key = _claim(request, faults)
+    _refuse(faults)
+    return key
+
+
+def read_assess(request: quality_pb2.AssessRequest) -> Presented:
+    """The one sample of an Assess request. Raises `InvalidRequest`."""
+    faults: Faults = []
+    if not request.HasField("sample"):
+        faults.append(("sample", "is required"))
+    presented = _sample(request.sample, "sample", faults)
+    _refuse(faults)
+    return presented
+
+
+def read_resolve_case(request: case_pb2.ResolveCaseRequest) -> tuple[str, Resolution, str, bytes]:
+    """Case id, resolution, request id and digest. Raises `InvalidRequest`."""
+    faults: Faults = []
+    request_id = _request_id(request.request_id, faults)
+    case_id = _id(request.case_id, "case_id", faults)
+    resolution = _enum(
+        Resolution,
+        case_pb2.Resolution,
+        "RESOLUTION_",
+        request.resolution,
+        "resolution",
+        faults,
+        required=True,
+    )
+    if not 1 <= len(request.operator.strip()) <= _LONGEST_OPERATOR:
+        faults.append(("operator", f"is required: 1 to {_LONGEST_OPERATOR} characters"))
+    if len(request.comment) > _LONGEST_COMMENT:
+        faults.append(("comment", f"has {_LONGEST_COMMENT} characters at most"))
+    if request.subject_id and resolution is not Resolution.SAME_PERSON:
+        faults.append(("subject_id", "belongs to SAME_PERSON only"))
+    _refuse(faults)
+    return case_id, resolution or Resolution.REJECTED, request_id, _digest(request)
+
+
+def read_case_state(request: case_pb2.ListCasesRequest) -> CaseState | None:
+    """The state to list, None for all. Raises `InvalidRequest`."""
+    faults: Faults = []
+    state = _enum(CaseState, case_pb2.CaseState.DESCRIPTOR, "CASE_STATE_", request.state, "state", faults)
+    _refuse(faults)
+    return state
+
+
+def read_id(value: str, field: str) -> str:
+    """A required identifier. Raises `InvalidRequest`."""
+    faults: Faults = []
+    _id(value, field, faults)
+    _refuse(faults)
+    return value
+
+
+def read_page(request: case_pb2.ListCasesRequest | gallery_pb2.ListSubjectsRequest) -> tuple[str | None, int]:
+    """The page to give: after which id, how many. Raises `InvalidRequest`."""
+    if request.page_size > LARGEST_PAGE:
+        raise InvalidRequest([("page_size", f"is 1 to {LARGEST_PAGE}, or 0 for {DEFAULT_PAGE}")])
+    if len(request.page_token) > _LONGEST_ID:
+        raise InvalidRequest([("page_token", "is no token this service gave")])
+    return request.page_token or None, request.page_size or DEFAULT_PAGE
+
+
+def _presentation(
+    request: enrollment_pb2.EnrollRequest | enrollment_pb2.AddEncounterRequest, faults: Faults
+) -> Presentation:
+    return Presentation(
+        request_id=_request_id(request.request_id, faults),
+        digest=_digest(request),
+        samples=_samples(request.samples, faults),
+        missing=_missing(request.missing, faults),
+    )
+
+
+def _digest(request: Message) -> bytes:
+    """SHA-256 of the whole request: equal for a retry of the same content."""
+    name = request.DESCRIPTOR.full_name.encode()
+    return hashlib.sha256(name + b"\0" + request.SerializeToString(deterministic=True)).digest()
+
+
+def _samples(samples: Sequence[types_pb2.Sample], faults: Faults) -> tuple[Presented, ...]:
+    if not 1 <= len(samples) <= MOST_SAMPLES:
+        faults.append(("samples", f"holds 1 to {MOST_SAMPLES} fingers, not {len(samples)}"))
+        return ()
+    presented = tuple(_sample(sample, f"samples[{i}]", faults) for i, sample in enumerate(samples))
+    known = [p.position for p in presented if p.position]
+    for position in sorted({p for p in known if known.count(p) > 1}):
+        faults.append(("samples", f"the {position.words} is presented {known.count(position)} times"))
+    return presented
+
+
+def _sample(sample: types_pb2.Sample, path: str, faults: Faults) -> Presented:
+    if sample.modality != types_pb2.MODALITY_FINGERPRINT:
+        faults.append((f"{path}.modality", "this release takes fingerprints only"))
+    content = sample.WhichOneof("content")
+    if content is None or not (sample.image or sample.template):
+        faults.append((path, "needs an image or a template"))
+    # NaN fails this comparison too.
+    if not 0 <= sample.ppi < 1e6:
+        faults.append((f"{path}.ppi", "is in pixels per inch, or 0 where the image declares it"))
+    return Presented(
+        position=_position(sample.finger, f"{path}.finger", faults),
+        image=sample.image if content == "image" else None,
+        template=sample.template if content == "template" else None,
+        ppi=sample.ppi or None,
+        best_effort=sample.best_effort,
+    )
+
+
+def _missing(declared: Sequence[types_pb2.MissingFinger], faults: Faults) -> tuple[Missing, ...]:
+    if len(declared) > MOST_SAMPLES:
+        faults.append(("missing", f"holds {MOST_SAMPLES} fingers at most, not {len(declared)}"))
+        return ()
+    missing: list[Missing] = []
+    for i, finger in enumerate(declared):
+        path = f"missing[{i}]"
+        position = _position(finger.position, f"{path}.position", faults)
+        reason = _enum(
+            MissingReason,
+            types_pb2.MissingReason.DESCRIPTOR,
+            "MISSING_REASON_",
+            finger.reason,
+            f"{path}.reason",
+            faults,
+            required=True,
+        )
+        if not position:
+            faults.append((f"{path}.position", "is required"))
+        if position in [m.position for m in missing]:
+            faults.append((f"{path}.position", f"the {position.words} is declared missing twice"))
+        missing.append(Missing(position, reason or MissingReason.NOT_CAPTURED))
+    return tuple(missing)
+
+
+def _position(value: int, path: str, faults: Faults) -> FingerPosition:
+    try:
+        return FingerPosition(value)
+    except ValueError:
+        faults.append((path, f"{value} is no finger: 1 to 10, or 0 where not known"))
+        return FingerPosition.UNKNOWN
+
+
+def _enum(
+    kind: type[E],
+    names: EnumDescriptor,
+    prefix: str,
+    value: int,
+    path: str,
+    faults: Faults,
+    *,
+    required: bool = False,
+) -> E | None:
+    """The domain's member for a protobuf enum value; None where unspecified."""
+    if value == 0 and not required:
+        return None
+    try:
+        return kind[names.values_by_number[value].name.removeprefix(prefix)]
+    except KeyError:
+        faults.append((path, "is required" if value == 0 else f"{value} is not known"))
+        return None
+
+
+def _birth_date(text: str, faults: Faults) -> date | None:
+    if not text:
+        return None
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        faults.append(("birth_date", "is a date written YYYY-MM-DD"))
+        return None
+
+
+def _claim(
+    request: identification_pb2.VerifyRequest | gallery_pb2.GetSubjectRequest, faults: Faults
+) -> tuple[str | None, str | None]:
+    if request.subject_id:
+        return _id(request.subject_id, "subject_id", faults), None
+    if request.nik:
+        return None, request.nik
+    faults.append(("subject_id", "a subject id or a NIK is required"))
+    return None, None
+
+
+def _id(value: str, path: str, faults: Faults) -> str:
+    if not 1 <= len(value) <= _LONGEST_ID:
+        faults.append((path, f"is required: 1 to {_LONGEST_ID} characters"))
+    return value
+
+
+def _request_id(value: str, faults: Faults) -> str:
+    if not _REQUEST_ID.fullmatch(value):
+        faults.append(("request_id", "is required: 1 to 64 printable ASCII characters without blanks"))
+    return value
+
+
+def _refuse(faults: Faults) -> None:
+    if faults:
+        raise InvalidRequest(faults)
+
+
+# Domain -> responses --------------------------------------------------------------------------------
+
+
+def write_encounter(recorded: Recorded, calibration: Calibration) -> types_pb2.Encounter:
+    """A recorded encounter."""
+    return types_pb2.Encounter(
+        encounter_id=recorded.encounter_id,
+        subject_id=recorded.subject_id or "",
+        nik=recorded.nik,
+        decision=types_pb2.Decision.Value(f"DECISION_{recorded.decision.name}"),
+        reasons=[types_pb2.Reason.Value(f"REASON_{reason.name}") for reason in recorded.reasons],
+        state=write_state(recorded.state),
+        create_time=_time(recorded.created_at),
+        fingers=[
+            types_pb2.RecordedFinger(
+                position=write_position(f.position),
+                quality=f.quality,
+                minutiae=f.minutiae,
+                image_kept=f.image_kept,
+            )
+            for f in recorded.fingers
+        ],
+        missing=[
+            types_pb2.MissingFinger(
+                position=write_position(m.position),
+                reason=types_pb2.MissingReason.Value(f"MISSING_REASON_{m.reason.name}"),
+            )
+            for m in recorded.missing
+        ],
+        evidence=_evidence(recorded.evidence, calibration),
+        case_id=recorded.case_id or "",
+    )
+
+
+def write_recapture(recapture: Recapture) -> enrollment_pb2.Recapture:
+    """What to capture again."""
+    return enrollment_pb2.Recapture(
+        items=[
+            enrollment_pb2.RecaptureItem(
+                position=write_position(item.position),
+                quality=None if item.quality is None else write_quality(item.quality),
+                same_finger_as=write_position(item.same_finger_as or FingerPosition.UNKNOWN),
+                advice=item.advice,
+            )
+            for item in recapture.items
+        ]
+    )
+
+
+def write_identified(
+    identified: Identified, wanted: int, calibration: Calibration
+) -> identification_pb2.IdentifyResponse:
+    """Answer of a search, cut to the `wanted` best candidates."""
+    return identification_pb2.IdentifyResponse(
+        candidates=[_candidate(p, calibration) for p in identified.candidates[:wanted]],
+        match=_match(identified.match),
+        match_llr=identified.match_llr,
+        review_llr=identified.review_llr,
+        gallery_encounters=identified.gallery_encounters,
+        qualities=_qualities(identified.qualities),
+    )
+
+
+def write_verified(verified: Verified, calibration: Calibration) -> identification_pb2.VerifyResponse:
+    """Answer of a 1:1 comparison."""
+    return identification_pb2.VerifyResponse(
+        match=_match(verified.match),
+        candidate=_candidate(verified.candidate, calibration),
+        verify_llr=verified.verify_llr,
+        qualities=_qualities(verified.qualities),
+    )
+
+
+def write_assessed(assessed: Assessed, *, template: bool) -> quality_pb2.AssessResponse:
+    """Judgement of one image, with its template where asked for."""
+    return quality_pb2.AssessResponse(
+        quality=write_quality(assessed.quality),
+        minutiae=assessed.minutiae,
+        template=(assessed.template or b"") if template else b"",
+        format=assessed.format,
+        width=assessed.width,
+        height=assessed.height,
+        ppi=assessed.ppi,
+    )
+
+
+def write_case(case: CaseRecord) -> case_pb2.Case:
+    """A case without its encounter."""
+    resolution = "UNSPECIFIED" if case.resolution is None else case.resolution.name
+    return case_pb2.Case(
+        case_id=case.case_id,
+        encounter_id=case.encounter_id,
+        nik=case.nik,
+        decision=types_pb2.Decision.Value(f"DECISION_{case.decision.name}"),
+        state=case_pb2.CaseState.Value(f"CASE_STATE_{case.state.name}"),
+        open_time=_time(case.opened_at),
+        resolution=case_pb2.Resolution.Value(f"RESOLUTION_{resolution}"),
+        operator=case.operator or "",
+        comment=case.comment or "",
+        resolve_time=None if case.resolved_at is None else _time(case.resolved_at),
+        subject_id=case.subject_id or "",
+    )
+
+
+def write_case_file(file: CaseFile, calibration: Calibration) -> case_pb2.GetCaseResponse:
+    """A case with encounter, evidence and samples."""
+    return case_pb2.GetCaseResponse(
+        case=write_case(file.case),
+        encounter=write_encounter(file.encounter, calibration),
+        samples=[_stored_sample(s) for s in file.samples],
+    )
+
+
+def write_subject(subject: SubjectRecord) -> gallery_pb2.Subject:
+    """A person in the gallery."""
+    return gallery_pb2.Subject(
+        subject_id=subject.subject_id,
+        nik=subject.nik,
+        create_time=_time(subject.created_at),
+        encounter_ids=subject.encounters,
+    )
+
+
+def write_stats(counts: Counts, last_change: int, watermark: int, version: str) -> gallery_pb2.StatsResponse:
+    """Counts and states."""
+    return gallery_pb2.StatsResponse(
+        subjects=counts.subjects,
+        encounters_enrolled=counts.encounters[EncounterState.ENROLLED],
+        encounters_held=counts.encounters[EncounterState.HELD],
+        encounters_rejected=counts.encounters[EncounterState.REJECTED],
+        cases_open=counts.open_cases,
+        fingers=counts.fingers,
+        store_bytes=counts.database_bytes,
+        store_sequence=last_change,
+        index_sequence=watermark,
+        version=version,
+    )
+
+
+def write_quality(quality: Quality) -> types_pb2.Quality:
+    """Score, feedback and measures."""
+    return types_pb2.Quality(
+        score=quality.score,
+        usable=quality.usable,
+        feedback=[_feedback(f) for f in quality.feedback],
+        measures=[types_pb2.QualityMeasure(name=n, value=v) for n, v in quality.measures.items()],
+    )
+
+
+def write_position(position: FingerPosition) -> types_pb2.FingerPosition.ValueType:
+    """The same ISO code."""
+    return types_pb2.FingerPosition.ValueType(position)
+
+
+def write_state(state: EncounterState) -> types_pb2.EncounterState.ValueType:
+    """The state of an encounter."""
+    return types_pb2.EncounterState.Value(f"ENCOUNTER_STATE_{state.name}")
+
+
+def _feedback(feedback: Feedback) -> types_pb2.Feedback:
+    return types_pb2.Feedback(code=feedback.value, advice=feedback.advice)
+
+
+def _match(match: Match) -> identification_pb2.Match.ValueType:
+    return identification_pb2.Match.Value(f"MATCH_{match.name}")
+
+
+def _qualities(
+    qualities: Sequence[tuple[FingerPosition, Quality]],
+) -> list[identification_pb2.SampleQuality]:
+    return [
+        identification_pb2.SampleQuality(position=write_position(p), quality=write_quality(q))
+        for p, q in qualities
+    ]
+
+
+def _evidence(evidence: Evidence, calibration: Calibration) -> types_pb2.Evidence:
+    return types_pb2.Evidence(
+        candidates=[_candidate(p, calibration) for p in evidence.candidates],
+        match_llr=evidence.match_llr,
+        review_llr=evidence.review_llr,
+        verify_llr=evidence.verify_llr,
+        gallery_encounters=evidence.gallery_encounters,
+        nik_warnings=[types_pb2.NikWarning(code=w.kind, text=w.text) for w in evidence.nik_warnings],
+    )
+
+
+def _candidate(person: Person, calibration: Calibration) -> types_pb2.Candidate:
+    comparison = person.comparison
+    return types_pb2.Candidate(
+        subject_id=person.subject_id or "",
+        encounter_id=person.encounter_id,
+        nik=person.nik,
+        llr=comparison.llr,
+        arrangement=_arrangement(comparison.arrangement),
+        fingers=_shares(comparison, calibration),
+        held=person.held,
+    )
+
+
+def _arrangement(arrangement: Arrangement) -> types_pb2.Arrangement.ValueType:
+    return types_pb2.Arrangement.Value(f"ARRANGEMENT_{arrangement.name}")
+
+
+def _shares(comparison: EncounterComparison, calibration: Calibration) -> list[types_pb2.FingerShare]:
+    return [
+        types_pb2.FingerShare(
+            probe=write_position(share.probe),
+            reference=write_position(share.reference),
+            score=share.score,
+            llr=share.llr,
+            fmr=calibration.fmr(share.score),
+        )
+        for share in comparison.shares
+    ]
+
+
+def _stored_sample(sample: StoredSample) -> case_pb2.StoredSample:
+    return case_pb2.StoredSample(
+        encounter_id=sample.encounter_id,
+        position=write_position(sample.position),
+        template=sample.template,
+        image=sample.image or b"",
+        quality=sample.quality,
+    )
+
+
+def _time(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

@@ -1,0 +1,316 @@
+"""The gRPC server: reads requests, calls the workflow, writes answers. No rule of the registry lives here."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from importlib.metadata import version
+from typing import TypeVar
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from capture.errors import CaptureError
+from matching.errors import MatchingError
+from matching.fingerprint.calibration import Calibration
+from rekam import codec
+from rekam.config import Settings
+from rekam.errors import DeadlinePassed, RekamError
+from rekam.exchange import Recapture
+from rekam.status import status_of
+from rekam.v1 import (
+    case_pb2,
+    case_pb2_grpc,
+    enrollment_pb2,
+    enrollment_pb2_grpc,
+    gallery_pb2,
+    gallery_pb2_grpc,
+    identification_pb2,
+    identification_pb2_grpc,
+    quality_pb2,
+    quality_pb2_grpc,
+)
+from rekam.workflow import Check, Workflow
+
+log = logging.getLogger(__name__)
+
+HANDLER_THREADS = 32
+MOST_CALLS = 64
+"""Calls accepted at once; one more is refused with RESOURCE_EXHAUSTED instead of waiting for its turn."""
+STOP_SECONDS = 30
+
+_MODULES = (enrollment_pb2, identification_pb2, case_pb2, quality_pb2, gallery_pb2)
+SERVICES = tuple(
+    service.full_name for module in _MODULES for service in module.DESCRIPTOR.services_by_name.values()
+)
+
+S = TypeVar("S")
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+def answered(method: Callable[[S, Q, grpc.ServicerContext], A]) -> Callable[[S, Q, grpc.ServicerContext], A]:
+    """Turn errors into gRPC statuses by the table in `rekam.status`; unknown ones are logged with a trace."""
+
+    @wraps(method)
+    def wrapper(service: S, request: Q, context: grpc.ServicerContext) -> A:
+        try:
+            return method(service, request, context)
+        except (RekamError, CaptureError, MatchingError) as error:
+            log.info("%s: %s", method.__name__, type(error).__name__)
+            failure: Exception = error
+        except Exception as error:
+            log.exception("%s failed", method.__name__)
+            failure = error
+        context.abort_with_status(rpc_status.to_status(status_of(failure)))
+        raise failure  # not reached: abort_with_status raises
+
+    return wrapper
+
+
+def deadline(context: grpc.ServicerContext) -> Check:
+    """What the workflow calls between stages: it raises when the caller waits no more."""
+
+    def check() -> None:
+        remaining = context.time_remaining()
+        if not context.is_active() or (remaining is not None and remaining <= 0):
+            raise DeadlinePassed("the deadline passed before anything was recorded: send it again")
+
+    return check
+
+
+class EnrollmentService(enrollment_pb2_grpc.EnrollmentServiceServicer):
+    """Records people."""
+
+    def __init__(self, workflow: Workflow, calibration: Calibration) -> None:
+        self._workflow = workflow
+        self._calibration = calibration
+
+    @answered
+    def Enroll(  # noqa: N802 - the name in the contract
+        self, request: enrollment_pb2.EnrollRequest, context: grpc.ServicerContext
+    ) -> enrollment_pb2.EnrollResponse:
+        """Record a person under a NIK."""
+        claim, presentation = codec.read_enroll(request)
+        outcome = self._workflow.enroll(claim, presentation, deadline(context))
+        if isinstance(outcome, Recapture):
+            return enrollment_pb2.EnrollResponse(recapture=codec.write_recapture(outcome))
+        return enrollment_pb2.EnrollResponse(encounter=codec.write_encounter(outcome, self._calibration))
+
+    @answered
+    def AddEncounter(  # noqa: N802
+        self, request: enrollment_pb2.AddEncounterRequest, context: grpc.ServicerContext
+    ) -> enrollment_pb2.AddEncounterResponse:
+        """Add an encounter to a subject."""
+        subject_id, presentation = codec.read_add_encounter(request)
+        outcome = self._workflow.add_encounter(subject_id, presentation, deadline(context))
+        if isinstance(outcome, Recapture):
+            return enrollment_pb2.AddEncounterResponse(recapture=codec.write_recapture(outcome))
+        return enrollment_pb2.AddEncounterResponse(
+            encounter=codec.write_encounter(outcome, self._calibration)
+        )
+
+    @answered
+    def GetEncounter(  # noqa: N802
+        self, request: enrollment_pb2.GetEncounterRequest, context: grpc.ServicerContext
+    ) -> enrollment_pb2.GetEncounterResponse:
+        """Return a recorded encounter."""
+        recorded = self._workflow.encounter(codec.read_id(request.encounter_id, "encounter_id"))
+        return enrollment_pb2.GetEncounterResponse(
+            encounter=codec.write_encounter(recorded, self._calibration)
+        )
+
+    @answered
+    def DeleteSubject(  # noqa: N802
+        self, request: enrollment_pb2.DeleteSubjectRequest, context: grpc.ServicerContext
+    ) -> enrollment_pb2.DeleteSubjectResponse:
+        """Erase a subject."""
+        subject_id, request_id, digest = codec.read_delete_subject(request)
+        erased = self._workflow.delete_subject(subject_id, request_id, digest, deadline(context))
+        return enrollment_pb2.DeleteSubjectResponse(encounters_erased=erased.encounters)
+
+
+class IdentificationService(identification_pb2_grpc.IdentificationServiceServicer):
+    """Searches and verifies."""
+
+    def __init__(self, workflow: Workflow, calibration: Calibration) -> None:
+        self._workflow = workflow
+        self._calibration = calibration
+
+    @answered
+    def Identify(  # noqa: N802
+        self, request: identification_pb2.IdentifyRequest, context: grpc.ServicerContext
+    ) -> identification_pb2.IdentifyResponse:
+        """Search everybody."""
+        samples, wanted, exclude = codec.read_identify(request)
+        identified = self._workflow.identify(
+            samples, exclude=exclude, exhaustive=request.exhaustive, check=deadline(context)
+        )
+        return codec.write_identified(identified, wanted, self._calibration)
+
+    @answered
+    def Verify(  # noqa: N802
+        self, request: identification_pb2.VerifyRequest, context: grpc.ServicerContext
+    ) -> identification_pb2.VerifyResponse:
+        """Compare with one subject."""
+        samples, subject_id, nik = codec.read_verify(request)
+        verified = self._workflow.verify(samples, subject_id=subject_id, nik=nik, check=deadline(context))
+        return codec.write_verified(verified, self._calibration)
+
+
+class CaseService(case_pb2_grpc.CaseServiceServicer):
+    """Suspected double identities."""
+
+    def __init__(self, workflow: Workflow, calibration: Calibration) -> None:
+        self._workflow = workflow
+        self._calibration = calibration
+
+    @answered
+    def ListCases(  # noqa: N802
+        self, request: case_pb2.ListCasesRequest, context: grpc.ServicerContext
+    ) -> case_pb2.ListCasesResponse:
+        """List cases, oldest first."""
+        after, size = codec.read_page(request)
+        cases = self._workflow.cases(codec.read_case_state(request), after, size)
+        return case_pb2.ListCasesResponse(
+            cases=[codec.write_case(case) for case in cases],
+            next_page_token=cases[-1].case_id if len(cases) == size else "",
+        )
+
+    @answered
+    def GetCase(  # noqa: N802
+        self, request: case_pb2.GetCaseRequest, context: grpc.ServicerContext
+    ) -> case_pb2.GetCaseResponse:
+        """Return one case with its evidence."""
+        file = self._workflow.case(codec.read_id(request.case_id, "case_id"), samples=request.include_samples)
+        return codec.write_case_file(file, self._calibration)
+
+    @answered
+    def ResolveCase(  # noqa: N802
+        self, request: case_pb2.ResolveCaseRequest, context: grpc.ServicerContext
+    ) -> case_pb2.ResolveCaseResponse:
+        """Carry out what an operator found."""
+        case_id, resolution, request_id, digest = codec.read_resolve_case(request)
+        case = self._workflow.resolve_case(
+            case_id,
+            resolution,
+            operator=request.operator,
+            comment=request.comment,
+            subject_id=request.subject_id or None,
+            request_id=request_id,
+            digest=digest,
+            check=deadline(context),
+        )
+        return case_pb2.ResolveCaseResponse(case=codec.write_case(case))
+
+
+class QualityService(quality_pb2_grpc.QualityServiceServicer):
+    """Judges images at capture."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._workflow = workflow
+
+    @answered
+    def Assess(  # noqa: N802
+        self, request: quality_pb2.AssessRequest, context: grpc.ServicerContext
+    ) -> quality_pb2.AssessResponse:
+        """Judge one image."""
+        assessed = self._workflow.assess(codec.read_assess(request), deadline(context))
+        return codec.write_assessed(assessed, template=request.include_template)
+
+
+class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
+    """Looks into the gallery."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._workflow = workflow
+
+    @answered
+    def Stats(  # noqa: N802
+        self, request: gallery_pb2.StatsRequest, context: grpc.ServicerContext
+    ) -> gallery_pb2.StatsResponse:
+        """Return counts and states."""
+        return codec.write_stats(*self._workflow.stats(), version("rekam"))
+
+    @answered
+    def GetSubject(  # noqa: N802
+        self, request: gallery_pb2.GetSubjectRequest, context: grpc.ServicerContext
+    ) -> gallery_pb2.GetSubjectResponse:
+        """Return one subject."""
+        subject_id, nik = codec.read_get_subject(request)
+        subject = self._workflow.subject(subject_id=subject_id, nik=nik)
+        return gallery_pb2.GetSubjectResponse(subject=codec.write_subject(subject))
+
+    @answered
+    def ListSubjects(  # noqa: N802
+        self, request: gallery_pb2.ListSubjectsRequest, context: grpc.ServicerContext
+    ) -> gallery_pb2.ListSubjectsResponse:
+        """List subjects in a stable order."""
+        after, size = codec.read_page(request)
+        subjects = self._workflow.subjects(after, size)
+        return gallery_pb2.ListSubjectsResponse(
+            subjects=[codec.write_subject(subject) for subject in subjects],
+            next_page_token=subjects[-1].subject_id if len(subjects) == size else "",
+        )
+
+
+class Server:
+    """A running server. `port` is the one it listens on, also where the settings left the choice open."""
+
+    def __init__(self, settings: Settings, workflow: Workflow) -> None:
+        calibration = Calibration.load()
+        self._health = health.HealthServicer()
+        self._server = grpc.server(
+            ThreadPoolExecutor(HANDLER_THREADS, thread_name_prefix="rekam-call"),
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", settings.max_message_bytes),
+                # A second server on the same port must fail, not share it.
+                ("grpc.so_reuseport", 0),
+            ],
+            maximum_concurrent_rpcs=MOST_CALLS,
+        )
+        add = self._server
+        enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server(
+            EnrollmentService(workflow, calibration), add
+        )
+        identification_pb2_grpc.add_IdentificationServiceServicer_to_server(
+            IdentificationService(workflow, calibration), add
+        )
+        case_pb2_grpc.add_CaseServiceServicer_to_server(CaseService(workflow, calibration), add)
+        quality_pb2_grpc.add_QualityServiceServicer_to_server(QualityService(workflow), add)
+        gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(workflow), add)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, add)
+        reflection.enable_server_reflection(
+            (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.address = f"{host}:{settings.port}"
+        try:
+            self.port = self._server.add_insecure_port(self.address)
+        except RuntimeError as error:
+            raise RekamError(f"cannot listen on {self.address}: is another server running there?") from error
+        self.address = f"{host}:{self.port}"
+        self._server.start()
+        for service in ("", *SERVICES):
+            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self) -> None:
+        """Take no new calls, let the running ones finish within `STOP_SECONDS`."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(STOP_SECONDS).wait()
+
+
+def serve(settings: Settings, workflow: Workflow, started: Callable[[Server], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what runs. Call from the main thread."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    server = Server(settings, workflow)
+    started(server)
+    stop.wait()
+    server.stop()

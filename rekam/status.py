@@ -1,0 +1,95 @@
+"""One table: error class to gRPC status code and stable reason.
+
+The most derived class wins; whatever is not in the table is a fault of the service: INTERNAL.
+"""
+
+from google.protobuf.any_pb2 import Any as PackedDetail
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from capture.errors import CaptureError, ImageRefused, ModelUnavailable, TemplateRefused
+from matching.errors import MatchingError
+from rekam.errors import (
+    DeadlinePassed,
+    InvalidNik,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RekamError,
+    RequestConflict,
+    ShuttingDown,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    WrongState,
+)
+
+DOMAIN = "rekam"
+RETRY_SECONDS = 1
+
+STATUS_CODES: dict[type[Exception], tuple[Code.ValueType, str]] = {
+    InvalidNik: (Code.INVALID_ARGUMENT, "INVALID_NIK"),
+    InvalidRequest: (Code.INVALID_ARGUMENT, "INVALID_REQUEST"),
+    ImageRefused: (Code.INVALID_ARGUMENT, "IMAGE_REFUSED"),
+    TemplateRefused: (Code.INVALID_ARGUMENT, "TEMPLATE_REFUSED"),
+    NotFound: (Code.NOT_FOUND, "NOT_FOUND"),
+    RequestConflict: (Code.ALREADY_EXISTS, "REQUEST_CONFLICT"),
+    WrongState: (Code.FAILED_PRECONDITION, "WRONG_STATE"),
+    DeadlinePassed: (Code.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
+    Overloaded: (Code.RESOURCE_EXHAUSTED, "OVERLOADED"),
+    ShuttingDown: (Code.UNAVAILABLE, "SHUTTING_DOWN"),
+    StoreFull: (Code.RESOURCE_EXHAUSTED, "STORE_FULL"),
+    StoreDamaged: (Code.DATA_LOSS, "STORE_DAMAGED"),
+    StoreError: (Code.UNAVAILABLE, "STORE_UNAVAILABLE"),
+    ModelUnavailable: (Code.FAILED_PRECONDITION, "MODEL_UNAVAILABLE"),
+    CaptureError: (Code.INVALID_ARGUMENT, "CAPTURE_FAILED"),
+    MatchingError: (Code.INTERNAL, "MATCHING_FAILED"),
+    RekamError: (Code.INTERNAL, "INTERNAL"),
+}
+
+
+def status_of(error: Exception) -> Status:
+    """The gRPC status of an error, with details: reason, fields at fault, resource, retry advice.
+
+    The text of an error that is not in the table stays in the log: it may tell what nobody should read.
+    """
+    known = next((kind for kind in type(error).__mro__ if kind in STATUS_CODES), None)
+    if known is None:
+        return _status(Code.INTERNAL, "internal error; the log of the service has it", [_reason("INTERNAL")])
+    code, reason = STATUS_CODES[known]
+    return _status(code, str(error), [_reason(reason, error), *_details(error, code)])
+
+
+def _details(error: Exception, code: Code.ValueType) -> list[Message]:
+    match error:
+        case InvalidRequest():
+            violations = [
+                BadRequest.FieldViolation(field=f, description=text) for f, text in error.violations
+            ]
+            return [BadRequest(field_violations=violations)]
+        case InvalidNik():
+            return [
+                BadRequest(field_violations=[BadRequest.FieldViolation(field="nik", description=str(error))])
+            ]
+        case NotFound():
+            return [ResourceInfo(resource_type=error.kind, resource_name=error.id, description=str(error))]
+        case _ if code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED):
+            return [RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS))]
+        case _:
+            return []
+
+
+def _reason(reason: str, error: Exception | None = None) -> ErrorInfo:
+    metadata = {"problem": str(error.problem)} if isinstance(error, ImageRefused) else {}
+    return ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
+
+
+def _status(code: Code.ValueType, text: str, details: list[Message]) -> Status:
+    packed = []
+    for detail in details:
+        packed.append(PackedDetail())
+        packed[-1].Pack(detail)
+    return Status(code=code, message=text, details=packed)
