@@ -10,7 +10,7 @@ distinct score, and one at or below the lowest, are all there are. A pair of whi
 template never matches: its score is -inf, and it counts among its class.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,20 +118,10 @@ class Interval:
     high: float
 
 
-def resampled_fingers(strata: NDArray[np.int64], *, replicates: int, seed: int) -> NDArray[np.int64]:
-    """How often each finger is drawn in each replicate, `(replicates, fingers) int64`.
-
-    `strata` `(fingers,)` names the set each finger belongs to: fingers are drawn with replacement within
-    their set, so that every replicate has as many of each.
-    """
+def resampled_fingers(fingers: int, *, replicates: int, seed: Sequence[int]) -> NDArray[np.int64]:
+    """How often each of `fingers` is drawn with replacement, `(replicates, fingers) int64`."""
     generator = np.random.default_rng(seed)
-    drawn = np.zeros((replicates, len(strata)), np.int64)
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        drawn[:, members] = generator.multinomial(
-            len(members), np.full(len(members), 1 / len(members)), size=replicates
-        )
-    return drawn
+    return generator.multinomial(fingers, np.full(fingers, 1 / fingers), size=replicates)
 
 
 def resampled_points(pairs: Pairs, drawn: NDArray[np.int64]) -> Iterator[OperatingPoints | None]:

@@ -157,7 +157,7 @@ def sample_of(fingers: int, impressions: int, seed: int) -> Pairs:
 
 def test_a_replicate_equals_the_sample_with_its_fingers_repeated() -> None:
     pairs = sample_of(fingers=6, impressions=3, seed=1)
-    drawn = resampled_fingers(np.zeros(6, np.int64), replicates=20, seed=7)
+    drawn = resampled_fingers(6, replicates=20, seed=[7])
     for times, points in zip(drawn, resampled_points(pairs, drawn), strict=True):
         fingers = np.repeat(np.arange(6), times)
         genuine = [s for f in fingers for s in pairs.score[pairs.genuine & (pairs.finger_a == f)]]
@@ -180,13 +180,11 @@ def test_a_replicate_of_one_finger_only_gives_nothing() -> None:
     assert list(resampled_points(pairs, np.array([[0, 3, 0]]))) == [None]
 
 
-def test_fingers_are_drawn_within_their_set_and_repeatably() -> None:
-    strata = np.array([0, 0, 0, 1, 1, 1, 1])
-    drawn = resampled_fingers(strata, replicates=50, seed=3)
-    assert (drawn[:, :3].sum(1) == 3).all()
-    assert (drawn[:, 3:].sum(1) == 4).all()
-    assert np.array_equal(drawn, resampled_fingers(strata, replicates=50, seed=3))
-    assert not np.array_equal(drawn, resampled_fingers(strata, replicates=50, seed=4))
+def test_fingers_are_drawn_repeatably_and_as_many_as_there_are() -> None:
+    drawn = resampled_fingers(7, replicates=50, seed=[3, 1])
+    assert (drawn.sum(1) == 7).all()
+    assert np.array_equal(drawn, resampled_fingers(7, replicates=50, seed=[3, 1]))
+    assert not np.array_equal(drawn, resampled_fingers(7, replicates=50, seed=[3, 2]))
 
 
 def test_interval_covers_the_true_rate_about_as_often_as_it_says() -> None:
@@ -200,7 +198,7 @@ def test_interval_covers_the_true_rate_about_as_often_as_it_says() -> None:
         genuine = finger[first] == finger[second]
         pairs = Pairs(generator.normal(np.where(genuine, 2.0, 0.0)), genuine, finger[first], finger[second])
         value = operating_points(pairs.score[genuine], pairs.score[~genuine]).equal_error_rate
-        drawn = resampled_fingers(np.zeros(fingers, np.int64), replicates=100, seed=6)
+        drawn = resampled_fingers(fingers, replicates=100, seed=[6])
         rates = np.array([p.equal_error_rate for p in resampled_points(pairs, drawn) if p])
         found = interval(value, rates)
         covered += found.low <= 0.158655 <= found.high
