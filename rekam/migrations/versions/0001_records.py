@@ -25,11 +25,11 @@ def upgrade() -> None:
         sa.Column("resolved_at", sa.BigInteger(), nullable=True),
         sa.Column("subject_id", sa.Text(), nullable=True),
         sa.CheckConstraint(
-            "(state = 'resolved') = (resolution IS NOT NULL)", name="ck_cases_resolved_has_resolution"
+            "(state = 'resolved') = (resolution IS NOT NULL)", name=op.f("ck_cases_resolved_has_resolution")
         ),
-        sa.PrimaryKeyConstraint("number", name="pk_cases"),
-        sa.UniqueConstraint("case_id", name="uq_cases_case_id"),
-        sa.UniqueConstraint("encounter_id", name="uq_cases_encounter_id"),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_cases")),
+        sa.UniqueConstraint("case_id", name=op.f("uq_cases_case_id")),
+        sa.UniqueConstraint("encounter_id", name=op.f("uq_cases_encounter_id")),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_cases_state_number", "cases", ["state", "number"], unique=False)
@@ -39,7 +39,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("encounter_seq", sa.Integer(), nullable=False),
         sa.Column("subject_key", sa.Integer(), nullable=True),
-        sa.PrimaryKeyConstraint("seq", name="pk_change"),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_change")),
         sqlite_autoincrement=True,
     )
     op.create_table(
@@ -48,7 +48,7 @@ def upgrade() -> None:
         sa.Column("method", sa.Text(), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("response", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("request_id", name="pk_request"),
+        sa.PrimaryKeyConstraint("request_id", name=op.f("pk_request")),
     )
     op.create_table(
         "subject",
@@ -56,9 +56,9 @@ def upgrade() -> None:
         sa.Column("subject_id", sa.Text(), nullable=False),
         sa.Column("nik", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("key", name="pk_subject"),
-        sa.UniqueConstraint("nik", name="uq_subject_nik"),
-        sa.UniqueConstraint("subject_id", name="uq_subject_subject_id"),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_subject")),
+        sa.UniqueConstraint("nik", name=op.f("uq_subject_nik")),
+        sa.UniqueConstraint("subject_id", name=op.f("uq_subject_subject_id")),
         sqlite_autoincrement=True,
     )
     op.create_table(
@@ -70,8 +70,8 @@ def upgrade() -> None:
         sa.Column("deleted_at", sa.BigInteger(), nullable=False),
         sa.Column("operator", sa.Text(), nullable=False),
         sa.Column("comment", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("key", name="pk_tombstone"),
-        sa.UniqueConstraint("subject_id", name="uq_tombstone_subject_id"),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_tombstone")),
+        sa.UniqueConstraint("subject_id", name=op.f("uq_tombstone_subject_id")),
     )
     op.create_table(
         "encounter",
@@ -86,15 +86,15 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("evidence", sa.LargeBinary(), nullable=False),
         sa.CheckConstraint(
-            "(state = 'enrolled') = (subject_key IS NOT NULL)", name="ck_encounter_enrolled_has_subject"
+            "(state = 'enrolled') = (subject_key IS NOT NULL)", name=op.f("ck_encounter_enrolled_has_subject")
         ),
-        sa.ForeignKeyConstraint(["subject_key"], ["subject.key"], name="fk_encounter_subject"),
-        sa.PrimaryKeyConstraint("seq", name="pk_encounter"),
-        sa.UniqueConstraint("encounter_id", name="uq_encounter_encounter_id"),
+        sa.ForeignKeyConstraint(["subject_key"], ["subject.key"], name=op.f("fk_encounter_subject")),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_encounter")),
+        sa.UniqueConstraint("encounter_id", name=op.f("uq_encounter_encounter_id")),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_encounter_state", "encounter", ["state"], unique=False)
-    op.create_index("ix_encounter_subject_key", "encounter", ["subject_key"], unique=False)
+    op.create_index(op.f("ix_encounter_state"), "encounter", ["state"], unique=False)
+    op.create_index(op.f("ix_encounter_subject_key"), "encounter", ["subject_key"], unique=False)
     op.create_table(
         "finger",
         sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
@@ -103,12 +103,12 @@ def upgrade() -> None:
         sa.Column("quality", sa.Integer(), nullable=False),
         sa.Column("template", sa.LargeBinary(), nullable=False),
         sa.Column("image_format", sa.Text(), nullable=True),
-        sa.CheckConstraint("position BETWEEN 0 AND 10", name="ck_finger_position"),
-        sa.CheckConstraint("quality BETWEEN 0 AND 100", name="ck_finger_quality"),
+        sa.CheckConstraint("position BETWEEN 0 AND 10", name=op.f("ck_finger_position")),
+        sa.CheckConstraint("quality BETWEEN 0 AND 100", name=op.f("ck_finger_quality")),
         sa.ForeignKeyConstraint(
-            ["encounter_seq"], ["encounter.seq"], name="fk_finger_encounter", ondelete="CASCADE"
+            ["encounter_seq"], ["encounter.seq"], name=op.f("fk_finger_encounter"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("encounter_seq", "ordinal", name="pk_finger"),
+        sa.PrimaryKeyConstraint("encounter_seq", "ordinal", name=op.f("pk_finger")),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -116,11 +116,11 @@ def upgrade() -> None:
         sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.CheckConstraint("position BETWEEN 1 AND 10", name="ck_missing_finger_position"),
+        sa.CheckConstraint("position BETWEEN 1 AND 10", name=op.f("ck_missing_finger_position")),
         sa.ForeignKeyConstraint(
-            ["encounter_seq"], ["encounter.seq"], name="fk_missing_finger_encounter", ondelete="CASCADE"
+            ["encounter_seq"], ["encounter.seq"], name=op.f("fk_missing_finger_encounter"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("encounter_seq", "position", name="pk_missing_finger"),
+        sa.PrimaryKeyConstraint("encounter_seq", "position", name=op.f("pk_missing_finger")),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -131,10 +131,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["encounter_seq", "ordinal"],
             ["finger.encounter_seq", "finger.ordinal"],
-            name="fk_finger_image_finger",
+            name=op.f("fk_finger_image_finger"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("encounter_seq", "ordinal", name="pk_finger_image"),
+        sa.PrimaryKeyConstraint("encounter_seq", "ordinal", name=op.f("pk_finger_image")),
     )
 
 
@@ -142,8 +142,8 @@ def downgrade() -> None:
     op.drop_table("finger_image")
     op.drop_table("missing_finger")
     op.drop_table("finger")
-    op.drop_index("ix_encounter_subject_key", table_name="encounter")
-    op.drop_index("ix_encounter_state", table_name="encounter")
+    op.drop_index(op.f("ix_encounter_subject_key"), table_name="encounter")
+    op.drop_index(op.f("ix_encounter_state"), table_name="encounter")
     op.drop_table("encounter")
     op.drop_table("tombstone")
     op.drop_table("subject")

@@ -1,0 +1,97 @@
+"""Settings: where they come from, their ranges, and that the documentation says the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rekam.config import Settings, load_settings
+from rekam.errors import InvalidSettings
+
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+ROW = re.compile(r"^\| `(\w+)` \| `(\w+)` \| (.+?) \| .+? \| (.+?) \|$", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"REKAM_{name.upper()}", raising=False)
+
+
+def test_defaults_are_local_and_keep_no_images() -> None:
+    settings = load_settings()
+    assert settings.host == "127.0.0.1"
+    assert settings.port == 50151
+    assert settings.data_dir == Path("rekam-data")
+    assert not settings.keep_images
+    assert settings.workers >= 1
+
+
+def test_default_message_fits_ten_uncompressed_colour_prints() -> None:
+    assert load_settings().max_message_bytes > 1.5 * 10 * 1000 * 1000 * 3
+
+
+def test_keywords_go_before_the_environment_and_none_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REKAM_PORT", "7001")
+    monkeypatch.setenv("REKAM_WORKERS", "3")
+    settings = load_settings(port=7002, workers=None)
+    assert (settings.port, settings.workers) == (7002, 3)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_loopback_needs_no_permission(host: str) -> None:
+    assert load_settings(host=host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "registry.example", "127.0.0.1.example"])
+def test_any_other_address_needs_it(host: str) -> None:
+    with pytest.raises(InvalidSettings, match="allow_remote"):
+        load_settings(host=host)
+    assert load_settings(host=host, allow_remote=True).host == host
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 65536),
+        ("port", -1),
+        ("workers", 0),
+        ("max_message_bytes", 1000),
+        ("fpir_match", 0),
+        ("fpir_review", 1),
+        ("fmr_verify", 1.5),
+        ("max_batch", 0),
+        ("group_commit_ms", -1),
+        ("group_commit_ms", float("nan")),
+        ("host", ""),
+        ("keep_images", "perhaps"),
+        ("prot", 7000),
+    ],
+)
+def test_wrong_setting_is_named(name: str, value: object) -> None:
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings(**{name: value})
+    assert name in {setting for setting, _ in refusal.value.violations}
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings(port=-1, workers=0)
+    assert [setting for setting, _ in refusal.value.violations] == ["port", "workers"]
+
+
+def test_review_is_not_stricter_than_match() -> None:
+    with pytest.raises(InvalidSettings, match="fpir_review"):
+        load_settings(fpir_match=0.1, fpir_review=0.01)
+
+
+def test_the_documentation_lists_every_setting_with_its_default_and_description() -> None:
+    documented = {name: row for name, *row in ROW.findall(DOCUMENT.read_text(encoding="utf-8"))}
+    assert list(documented) == list(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        variable, default, description = documented[name]
+        assert variable == f"REKAM_{name.upper()}"
+        assert description == field.description
+        if field.default_factory is None:
+            expected = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+            assert default == f"`{expected}`"

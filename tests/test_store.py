@@ -1,0 +1,837 @@
+"""The store's contract: the committed stays, the erased is gone, readers and index see one state."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, create_engine, event, text
+
+from capture.sample import FingerPosition
+from matching.decision import Decision, Reason
+from rekam.errors import (
+    NotFound,
+    RequestConflict,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreNewer,
+    WrongState,
+)
+from rekam.schema import metadata
+from rekam.store import (
+    DATABASE,
+    CaseState,
+    ChangeKind,
+    EncounterState,
+    FingerRecord,
+    MissingRecord,
+    RequestRecord,
+    Resolution,
+    Store,
+    Transaction,
+)
+
+NOON = datetime(2026, 1, 2, 12, 30, 15, 123456, tzinfo=UTC)
+ENROLLED, HELD, REJECTED = EncounterState.ENROLLED, EncounterState.HELD, EncounterState.REJECTED
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "data") as opened:
+        yield opened
+
+
+def nik(number: int) -> str:
+    return f"3201011708{number:06}"
+
+
+def fingers(count: int = 2, *, image: bytes | None = None) -> tuple[FingerRecord, ...]:
+    return tuple(
+        FingerRecord(FingerPosition(p), os.urandom(500), 40 + p, image, image and "png")  # type: ignore[arg-type]
+        for p in range(1, count + 1)
+    )
+
+
+def record(
+    t: Transaction,
+    number: int,
+    *,
+    subject_key: int | None,
+    prints: tuple[FingerRecord, ...] | None = None,
+) -> int:
+    """Add encounter `e<number>`: enrolled where a subject is given, else held."""
+    return t.add_encounter(
+        encounter_id=f"e{number}",
+        subject_key=subject_key,
+        nik=nik(number),
+        decision=Decision.DUPLICATE if subject_key is None else Decision.UNIQUE,
+        reasons=(Reason.OTHER_SUBJECT_MATCHES, Reason.HANDS_SWAPPED),
+        state=HELD if subject_key is None else ENROLLED,
+        request_id=f"r{number}",
+        created_at=NOON,
+        fingers=fingers() if prints is None else prints,
+        missing=(MissingRecord(FingerPosition.LEFT_LITTLE, "amputated"),),
+        evidence=b"evidence",
+    )
+
+
+def enrol(store: Store, number: int, prints: tuple[FingerRecord, ...] | None = None) -> int:
+    """Subject `s<number>` with encounter `e<number>`; the subject's key."""
+    with store.transaction() as t:
+        key = t.add_subject(f"s{number}", nik(number), NOON)
+        record(t, number, subject_key=key, prints=prints)
+    return key
+
+
+def hold(store: Store, number: int, prints: tuple[FingerRecord, ...] | None = None) -> None:
+    """Held encounter `e<number>` with case `c<number>`."""
+    with store.transaction() as t:
+        record(t, number, subject_key=None, prints=prints)
+        t.add_case(f"c{number}", f"e{number}", NOON)
+
+
+# Records
+
+
+def test_an_encounter_comes_back_as_it_was_given(store: Store) -> None:
+    prints = fingers(3, image=b"\x89PNG")
+    key = enrol(store, 1, prints)
+    got = store.encounter("e1", images=True)
+    assert got is not None
+    assert got.fingers == prints
+    assert (got.seq, got.subject_key, got.subject_id, got.nik) == (1, key, "s1", nik(1))
+    assert (got.decision, got.state) == (Decision.UNIQUE, ENROLLED)
+    assert got.reasons == (Reason.OTHER_SUBJECT_MATCHES, Reason.HANDS_SWAPPED)
+    assert got.created_at == NOON
+    assert got.created_at.tzinfo is UTC
+    assert got.missing == (MissingRecord(FingerPosition.LEFT_LITTLE, "amputated"),)
+    assert (got.request_id, got.evidence) == ("r1", b"evidence")
+    assert store.encounter_by_seq(1, images=True) == got
+
+
+def test_images_are_read_only_when_asked_for(store: Store) -> None:
+    enrol(store, 1, fingers(1, image=b"\x89PNG"))
+    got = store.encounter("e1")
+    assert got is not None
+    assert (got.fingers[0].image, got.fingers[0].image_format) == (None, "png")
+
+
+def test_unknown_positions_may_repeat_and_keep_their_order(store: Store) -> None:
+    prints = tuple(FingerRecord(FingerPosition.UNKNOWN, os.urandom(9), q) for q in (3, 1, 2))
+    enrol(store, 1, prints)
+    got = store.encounter("e1")
+    assert got is not None
+    assert got.fingers == prints
+
+
+def test_what_is_not_there_is_none(store: Store) -> None:
+    assert store.encounter("e1") is None
+    assert store.encounter_by_seq(1) is None
+    assert store.subject("s1") is None
+    assert store.subject_by_key(1) is None
+    assert store.subject_by_nik(nik(1)) is None
+    assert store.case("c1") is None
+    assert store.case_of("e1") is None
+    assert store.request("r1") is None
+    assert store.tombstone("s1") is None
+    assert store.last_change() == 0
+    assert list(store.changes(0)) == []
+    assert list(store.searchable()) == []
+
+
+def test_a_subject_lists_its_encounters_oldest_first(store: Store) -> None:
+    key = enrol(store, 1)
+    with store.transaction() as t:
+        record(t, 3, subject_key=key)
+        record(t, 2, subject_key=key)
+    got = store.subject("s1")
+    assert got is not None
+    assert got.encounters == ("e1", "e3", "e2")
+    assert got == store.subject_by_nik(nik(1)) == store.subject_by_key(key)
+
+
+def test_moments_keep_their_microseconds_in_utc_and_need_a_zone(store: Store) -> None:
+    jakarta = datetime(1999, 12, 31, 23, 59, 59, 999999, tzinfo=timezone(timedelta(hours=7)))
+    with store.transaction() as t:
+        t.add_subject("s1", nik(1), jakarta)
+    got = store.subject("s1")
+    assert got is not None
+    assert got.created_at == jakarta
+    assert got.created_at.utcoffset() == timedelta(0)
+    with pytest.raises(Exception, match="time zone"), store.transaction() as t:
+        t.add_subject("s2", nik(2), NOON.replace(tzinfo=None))
+
+
+def test_records_print_neither_nik_nor_biometrics(store: Store) -> None:
+    template = b"secret template"
+    enrol(store, 1, (FingerRecord(FingerPosition.RIGHT_INDEX, template, 50, template, "png"),))
+    hold(store, 2)
+    for shown in (
+        store.encounter("e1", images=True),
+        store.subject("s1"),
+        store.case("c2"),
+        *store.searchable(),
+    ):
+        assert nik(1) not in repr(shown)
+        assert nik(2) not in repr(shown)
+        assert "secret" not in repr(shown)
+
+
+def test_pages_of_subjects_leave_nobody_out_while_others_go(store: Store) -> None:
+    for number in range(10, 20):
+        enrol(store, number)
+    first = store.subjects(None, 4)
+    with store.transaction() as t:
+        t.delete_subject(first[-1].subject_id, deleted_at=NOON)
+        t.delete_subject("s15", deleted_at=NOON)
+    second = store.subjects(first[-1].subject_id, 100)
+    assert [s.subject_id for s in first] == ["s10", "s11", "s12", "s13"]
+    assert [s.subject_id for s in second] == ["s14", "s16", "s17", "s18", "s19"]
+    assert [s.encounters for s in second] == [("e14",), ("e16",), ("e17",), ("e18",), ("e19",)]
+
+
+def test_counts(store: Store) -> None:
+    enrol(store, 1, fingers(3))
+    hold(store, 2)
+    hold(store, 3)
+    with store.transaction() as t:
+        t.reject_encounter("e3")
+    counts = store.counts()
+    assert counts.subjects == 1
+    assert counts.encounters == {ENROLLED: 1, HELD: 1, REJECTED: 1}
+    assert counts.open_cases == 2
+    assert counts.fingers == 5
+    assert counts.database_bytes > 5 * 500
+
+
+# Rules
+
+
+def test_a_nik_has_one_live_subject(store: Store) -> None:
+    enrol(store, 1)
+    with pytest.raises(WrongState) as refusal, store.transaction() as t:
+        t.add_subject("s2", nik(1), NOON)
+    assert nik(1) not in str(refusal.value)
+    with store.transaction() as t:
+        t.delete_subject("s1", deleted_at=NOON)
+    with store.transaction() as t:
+        assert t.add_subject("s2", nik(1), NOON) == 2
+
+
+def test_of_many_threads_one_gets_the_nik(store: Store) -> None:
+    outcomes: list[bool] = []
+
+    def claim(number: int) -> None:
+        try:
+            with store.transaction() as t:
+                t.add_subject(f"s{number}", nik(1), NOON)
+            outcomes.append(True)
+        except WrongState:
+            outcomes.append(False)
+
+    threads = [threading.Thread(target=claim, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == [False] * 7 + [True]
+    assert store.counts().subjects == 1
+
+
+def test_state_and_subject_must_agree(store: Store) -> None:
+    key = enrol(store, 1)
+    hold(store, 2)
+    for subject_key, state in ((key, HELD), (None, ENROLLED), (key + 1, ENROLLED)):
+        with pytest.raises(WrongState), store.transaction() as t:
+            t.move_encounter("e2", subject_key, state)
+    with pytest.raises(WrongState), store.transaction() as t:
+        record(t, 3, subject_key=key + 1)
+    assert store.encounter("e3") is None
+
+
+def test_an_encounter_is_recorded_once(store: Store) -> None:
+    hold(store, 1)
+    with pytest.raises(WrongState, match="e1"), store.transaction() as t:
+        record(t, 1, subject_key=None)
+
+
+def test_numbers_are_never_given_twice(store: Store) -> None:
+    key = enrol(store, 1)
+    with store.transaction() as t:
+        t.delete_subject("s1", deleted_at=NOON)
+    assert enrol(store, 2) > key
+    got = store.encounter("e2")
+    assert got is not None
+    assert got.seq == 2
+
+
+def test_a_request_id_is_answered_once(store: Store) -> None:
+    with store.transaction() as t:
+        assert t.request("r1") is None
+        t.remember("r1", "Enroll", b"digest", b"answer")
+        assert t.request("r1") == RequestRecord("r1", "Enroll", b"digest", b"answer")
+    with pytest.raises(RequestConflict) as conflict, store.transaction() as t:  # noqa: PT012
+        record(t, 1, subject_key=None)
+        t.remember("r1", "Enroll", b"other", b"other")
+    assert conflict.value.request_id == "r1"
+    assert store.encounter("e1") is None
+    assert store.request("r1") == RequestRecord("r1", "Enroll", b"digest", b"answer")
+
+
+# Cases
+
+
+def test_a_case_is_opened_for_a_held_encounter_and_resolved_once(store: Store) -> None:
+    enrol(store, 1)
+    hold(store, 2)
+    with pytest.raises(WrongState), store.transaction() as t:
+        t.add_case("c1", "e1", NOON)
+    with pytest.raises(WrongState), store.transaction() as t:
+        t.add_case("c3", "e2", NOON)
+    with pytest.raises(NotFound), store.transaction() as t:
+        t.add_case("c3", "e3", NOON)
+    opened = store.case("c2")
+    assert opened is not None
+    assert (opened.encounter_id, opened.nik, opened.decision) == ("e2", nik(2), Decision.DUPLICATE)
+    assert (opened.state, opened.opened_at, opened.resolution) == (CaseState.OPEN, NOON, None)
+    assert store.case_of("e2") == opened
+
+    later = NOON + timedelta(days=1)
+
+    def resolve(t: Transaction, case_id: str) -> None:
+        t.resolve_case(
+            case_id,
+            Resolution.SAME_PERSON,
+            operator="siti",
+            comment="same scar",
+            resolved_at=later,
+            subject_id="s1",
+        )
+
+    with store.transaction() as t:
+        resolve(t, "c2")
+    resolved = store.case("c2")
+    assert resolved is not None
+    assert (resolved.state, resolved.resolution) == (CaseState.RESOLVED, Resolution.SAME_PERSON)
+    assert (resolved.operator, resolved.comment, resolved.resolved_at) == ("siti", "same scar", later)
+    assert resolved.subject_id == "s1"
+    with pytest.raises(WrongState, match="same_person"), store.transaction() as t:
+        resolve(t, "c2")
+    with pytest.raises(NotFound) as absent, store.transaction() as t:
+        resolve(t, "c9")
+    assert (absent.value.kind, absent.value.id) == ("case", "c9")
+
+
+def test_cases_come_in_pages_oldest_first(store: Store) -> None:
+    for number in (5, 3, 9, 1):
+        hold(store, number)
+    with store.transaction() as t:
+        t.resolve_case("c3", Resolution.REJECTED, operator="", comment="", resolved_at=NOON, subject_id=None)
+    assert [c.case_id for c in store.cases(CaseState.OPEN, None, 2)] == ["c5", "c9"]
+    assert [c.case_id for c in store.cases(CaseState.OPEN, "c9", 2)] == ["c1"]
+    assert [c.case_id for c in store.cases(CaseState.RESOLVED, None, 9)] == ["c3"]
+    assert [c.case_id for c in store.cases(None, "c3", 9)] == ["c9", "c1"]
+    with pytest.raises(NotFound):
+        store.cases(None, "c7", 9)
+
+
+def test_moving_and_rejecting_need_the_right_state(store: Store) -> None:
+    key = enrol(store, 1)
+    hold(store, 2)
+    with store.transaction() as t:
+        t.reject_encounter("e2")
+    rejected = store.encounter("e2")
+    assert rejected is not None
+    assert (rejected.state, rejected.fingers) == (REJECTED, ())
+    assert rejected.missing
+    for encounter_id in ("e1", "e2"):
+        with pytest.raises(WrongState), store.transaction() as t:
+            t.reject_encounter(encounter_id)
+    with pytest.raises(WrongState), store.transaction() as t:
+        t.move_encounter("e2", key, ENROLLED)
+    with pytest.raises(WrongState), store.transaction() as t:
+        t.move_encounter("e1", None, REJECTED)
+    with pytest.raises(NotFound), store.transaction() as t:
+        t.move_encounter("e7", key, ENROLLED)
+    with pytest.raises(NotFound), store.transaction() as t:
+        t.reject_encounter("e7")
+
+
+# Transactions
+
+
+def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), store.transaction() as t:  # noqa: PT012
+        key = t.add_subject("s1", nik(1), NOON)
+        record(t, 1, subject_key=key)
+        assert t.subject("s1") is not None
+        raise ZeroDivisionError
+    assert store.subject("s1") is None
+    assert store.last_change() == 0
+    assert enrol(store, 2) >= 1
+
+
+def test_a_savepoint_undoes_only_itself(store: Store) -> None:
+    with store.transaction() as t:
+        record(t, 1, subject_key=None)
+        with pytest.raises(RequestConflict), t.savepoint():  # noqa: PT012
+            record(t, 2, subject_key=None)
+            t.remember("r", "Enroll", b"", b"")
+            with t.savepoint():
+                t.remember("r", "Enroll", b"", b"")
+        with t.savepoint():
+            record(t, 3, subject_key=None)
+            with pytest.raises(ZeroDivisionError), t.savepoint():  # noqa: PT012
+                record(t, 4, subject_key=None)
+                raise ZeroDivisionError
+        record(t, 5, subject_key=None)
+    assert [e.encounter_id for e in store.searchable()] == ["e1", "e3", "e5"]
+    assert store.request("r") is None
+    assert len(list(store.changes(0))) == 3
+
+
+def test_readers_meet_no_half_transaction(store: Store) -> None:
+    rounds, stop, faults = 40, threading.Event(), []
+
+    def read() -> None:
+        seen = 0
+        try:
+            while not stop.is_set():
+                with store.read() as r:
+                    counts, last = r.counts(), r.last_change()
+                    assert counts.encounters[ENROLLED] == 2 * counts.subjects == last
+                    assert counts.fingers == 2 * last
+                    assert last >= seen
+                    seen = last
+        except BaseException as fault:
+            faults.append(fault)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for number in range(rounds):
+        with store.transaction() as t:
+            key = t.add_subject(f"s{number}", nik(number), NOON)
+            record(t, 2 * number, subject_key=key)
+            record(t, 2 * number + 1, subject_key=key)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert faults == []
+    assert store.counts().subjects == rounds
+
+
+def test_what_a_transaction_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from tests.test_store import enrol
+from rekam.store import Store
+store = Store.open(Path({str(tmp_path / "data")!r}))
+number = store.counts().subjects
+while True:
+    enrol(store, number)
+    print(number, flush=True)
+    number += 1
+"""
+    acknowledged = -1
+    for _ in range(3):
+        root = Path(__file__).resolve().parent.parent
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=root) as child:
+            assert child.stdout is not None
+            for _ in range(15):
+                acknowledged = int(child.stdout.readline())
+            child.send_signal(signal.SIGKILL)
+            for line in child.stdout:
+                acknowledged = int(line)
+    with Store.open(tmp_path / "data") as store:
+        for number in range(acknowledged + 1):
+            found = store.subject(f"s{number}")
+            assert found is not None
+            assert found.encounters == (f"e{number}",)
+        assert store.counts().subjects in (acknowledged + 1, acknowledged + 2)
+
+
+# Erasure
+
+
+def files_hold(store: Store, data: bytes) -> bool:
+    """Whether any sixteen-byte piece of `data`, taken every fifty bytes, is in a file of the data folder."""
+    content = b"".join(path.read_bytes() for path in store.folder.iterdir())
+    return any(data[at : at + 16] in content for at in range(0, len(data) - 15, 50))
+
+
+def test_deleting_a_subject_erases_its_biometrics_from_the_files(store: Store) -> None:
+    others = [fingers(3) for _ in range(30)]
+    for number, prints in enumerate(others[:15]):
+        enrol(store, number + 100, prints)
+    gone = fingers(5, image=os.urandom(30_000))
+    key = enrol(store, 1, gone)
+    second = fingers(5)
+    with store.transaction() as t:
+        record(t, 2, subject_key=key, prints=second)
+    for number, prints in enumerate(others[15:]):
+        enrol(store, number + 200, prints)
+    biometrics = [f.template for f in gone + second] + [gone[0].image or b""]
+    assert all(files_hold(store, data) for data in biometrics)
+
+    with store.transaction() as t:
+        was = t.delete_subject("s1", deleted_at=NOON, operator="siti", comment="asked to")
+    assert was.encounters == ("e1", "e2")
+    assert not any(files_hold(store, data) for data in biometrics)
+    assert all(files_hold(store, f.template) for prints in others for f in prints)
+    assert store.subject("s1") is None
+    assert store.encounter("e1") is None
+    stone = store.tombstone("s1")
+    assert stone is not None
+    assert (stone.key, stone.nik, stone.encounters) == (key, nik(1), ("e1", "e2"))
+    assert (stone.deleted_at, stone.operator, stone.comment) == (NOON, "siti", "asked to")
+    with pytest.raises(NotFound), store.transaction() as t:
+        t.delete_subject("s1", deleted_at=NOON)
+
+
+def test_rejecting_an_encounter_erases_its_biometrics_from_the_files(store: Store) -> None:
+    prints = fingers(3, image=os.urandom(9_000))
+    hold(store, 1, prints)
+    hold(store, 2)
+    with store.transaction() as t:
+        t.reject_encounter("e1")
+    assert not any(files_hold(store, f.template) for f in prints)
+    assert not files_hold(store, prints[0].image or b"")
+
+
+def test_erasure_waits_for_a_reader_of_the_older_state(store: Store) -> None:
+    prints = fingers(3)
+    enrol(store, 1, prints)
+    with store.searchable() as snapshot:
+        with store.transaction() as t:
+            t.delete_subject("s1", deleted_at=NOON)
+        assert store.subject("s1") is None
+        [still] = snapshot
+        assert still.templates[0][1] == prints[0].template
+    enrol(store, 2)
+    assert not any(files_hold(store, f.template) for f in prints)
+
+
+def test_deleting_a_subject_keeps_its_closed_cases_and_leaves_others_open(store: Store) -> None:
+    enrol(store, 1)
+    hold(store, 2)
+    hold(store, 3)
+    with store.transaction() as t:
+        t.resolve_case(
+            "c2", Resolution.SAME_PERSON, operator="siti", comment="", resolved_at=NOON, subject_id="s1"
+        )
+        t.move_encounter("e2", 1, ENROLLED)
+    with store.transaction() as t:
+        t.delete_subject("s1", deleted_at=NOON)
+    closed, waiting = store.case("c2"), store.case("c3")
+    assert closed is not None
+    assert (closed.resolution, closed.subject_id) == (Resolution.SAME_PERSON, "s1")
+    assert store.encounter("e2") is None
+    assert waiting is not None
+    assert waiting.state is CaseState.OPEN
+    assert store.encounter("e3") is not None
+
+
+def test_deleting_a_subject_closes_a_case_left_open_on_its_encounter(store: Store) -> None:
+    enrol(store, 1)
+    hold(store, 2)
+    with store.transaction() as t:
+        t.move_encounter("e2", 1, ENROLLED)
+        t.delete_subject("s1", deleted_at=NOON, operator="siti", comment="asked to")
+    closed = store.case("c2")
+    assert closed is not None
+    assert (closed.state, closed.resolution) == (CaseState.RESOLVED, Resolution.REJECTED)
+    assert (closed.operator, closed.resolved_at) == ("siti", NOON)
+
+
+# The change log
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["enrol", "return", "hold", "move", "reject", "delete", "undone"]),
+        st.integers(0, 5),
+        st.integers(0, 5),
+    ),
+    max_size=25,
+)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("empty") / "data"
+    Store.open(folder).close()
+    return folder
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=STEPS, catch_up_at=st.integers(0, 25))
+def test_an_index_that_follows_the_log_equals_one_rebuilt(
+    empty: Path, tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]], catch_up_at: int
+) -> None:
+    folder = tmp_path_factory.mktemp("steps") / "data"
+    shutil.copytree(empty, folder)
+    index: dict[int, int | None] = {}
+    watermark = 0
+    erased: list[bytes] = []
+    with Store.open(folder) as store:
+        for at, (step, a, b) in enumerate(steps):
+            if at == catch_up_at:
+                snapshot = store.searchable()
+                watermark = snapshot.watermark
+                index = {e.seq: e.subject_key for e in snapshot}
+            try:
+                with store.transaction() as t:
+                    erased += take_step(t, at, step, a, b)
+            except (WrongState, NotFound, ZeroDivisionError):
+                pass
+        for change in store.changes(watermark):
+            assert change.seq > watermark
+            watermark = change.seq
+            if change.kind is ChangeKind.ADD:
+                assert change.encounter_seq not in index
+                index[change.encounter_seq] = change.subject_key
+            else:
+                assert index.pop(change.encounter_seq) == change.subject_key
+        rebuilt = list(store.searchable())
+        assert index == {e.seq: e.subject_key for e in rebuilt}
+        assert watermark == store.last_change()
+        for e in rebuilt:
+            whole = store.encounter_by_seq(e.seq)
+            assert whole is not None
+            assert e.templates == tuple((f.position, f.template) for f in whole.fingers)
+            assert whole.state.searchable
+        assert not any(files_hold(store, template) for template in erased)
+    shutil.rmtree(folder)
+
+
+def take_step(t: Transaction, at: int, step: str, a: int, b: int) -> list[bytes]:
+    """One step of the property above; the templates it erases. Steps that cannot be taken raise."""
+    encounters = t.searchable(0, 100)
+    subjects = t.subjects(None, 100)
+    of = {s.key: [x for e in encounters if e.subject_key == s.key for _, x in e.templates] for s in subjects}
+    match step:
+        case "enrol":
+            record(t, at, subject_key=t.add_subject(f"s{at}", nik(at), NOON))
+        case "return" if subjects:
+            record(t, at, subject_key=subjects[a % len(subjects)].key)
+        case "hold":
+            record(t, at, subject_key=None)
+        case "move" if encounters and subjects:
+            key = None if b == 0 else subjects[b % len(subjects)].key
+            t.move_encounter(encounters[a % len(encounters)].encounter_id, key, ENROLLED if key else HELD)
+        case "reject" if encounters:
+            rejected = encounters[a % len(encounters)]
+            t.reject_encounter(rejected.encounter_id)
+            return [template for _, template in rejected.templates]
+        case "delete" if subjects:
+            deleted = subjects[a % len(subjects)]
+            t.delete_subject(deleted.subject_id, deleted_at=NOON)
+            return of[deleted.key]
+        case "undone":
+            with t.savepoint():
+                record(t, at, subject_key=None)
+                raise ZeroDivisionError
+    return []
+
+
+def test_a_move_is_a_removal_and_an_addition(store: Store) -> None:
+    key = enrol(store, 1)
+    hold(store, 2)
+    with store.transaction() as t:
+        t.move_encounter("e2", key, ENROLLED)
+        t.move_encounter("e2", key, ENROLLED)
+    moves = [(c.kind, c.encounter_seq, c.subject_key) for c in store.changes(2)]
+    assert moves == [(ChangeKind.REMOVE, 2, None), (ChangeKind.ADD, 2, key)]
+
+
+def test_the_log_is_read_in_pages_to_the_end(store: Store) -> None:
+    with store.transaction() as t:
+        for number in range(600):
+            record(t, number, subject_key=None, prints=())
+    assert [c.seq for c in store.changes(50)] == list(range(51, 601))
+    assert [e.seq for e in store.searchable(after_seq=20)] == list(range(21, 601))
+    assert [e.seq for e in store.searchable(after_seq=20, limit=550)] == list(range(21, 571))
+    with store.read() as r:
+        assert [c.seq for c in r.changes(0, 3)] == [1, 2, 3]
+
+
+def test_a_snapshot_and_the_changes_after_its_watermark_make_the_present(store: Store) -> None:
+    enrol(store, 1)
+    snapshot = store.searchable()
+    enrol(store, 2)
+    assert snapshot.watermark == 1
+    assert [e.encounter_id for e in snapshot] == ["e1"]
+    assert [c.encounter_seq for c in store.changes(snapshot.watermark)] == [2]
+
+
+# The files
+
+
+def test_a_reopened_store_has_everything(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "data") as store:
+        enrol(store, 1)
+        hold(store, 2)
+        before = (store.encounter("e1"), store.subject("s1"), store.case("c2"), list(store.changes(0)))
+    with Store.open(tmp_path / "data") as store:
+        after = (store.encounter("e1"), store.subject("s1"), store.case("c2"), list(store.changes(0)))
+        assert enrol(store, 3) == 2
+    assert before == after
+
+
+def test_the_files_are_for_their_owner_only(store: Store) -> None:
+    enrol(store, 1)
+    assert store.folder.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in store.folder.iterdir())
+
+
+def test_a_closed_store_refuses(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "data")
+    store.close()
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.counts()
+    with pytest.raises(StoreError, match="closed"), store.transaction():
+        pass
+    with pytest.raises(StoreError, match="closed"):
+        store.searchable()
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_folder(store: Store) -> None:
+    program = f"""
+from pathlib import Path
+from rekam.errors import StoreLocked
+from rekam.store import Store
+try:
+    Store.open(Path({str(store.folder)!r}))
+except StoreLocked as refusal:
+    print(refusal)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert str(store.folder) in told
+    assert f"process {os.getpid()}" in told
+    with pytest.raises(StoreLocked):
+        Store.open(store.folder)
+    store.close()
+    Store.open(store.folder).close()
+
+
+def test_the_migrations_make_the_schema_the_code_uses(store: Store) -> None:
+    fresh = create_engine("sqlite://")
+    metadata.create_all(fresh)
+    migrated = create_engine(f"sqlite:///{store.folder / DATABASE}")
+    definitions = text("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name")
+    with fresh.connect() as wanted, migrated.connect() as made:
+        assert compare_metadata(MigrationContext.configure(made), metadata) == []
+        rows = [row for row in made.execute(definitions) if not row.name.startswith("alembic_version")]
+        # autogeneration sees neither AUTOINCREMENT nor WITHOUT ROWID nor CHECK: the text does
+        assert [_words(row.sql) for row in rows] == [_words(row.sql) for row in wanted.execute(definitions)]
+    fresh.dispose()
+    migrated.dispose()
+
+
+def _words(sql: str) -> list[str]:
+    return sorted(sql.replace("(", " ( ").replace(")", " ) ").replace(",", " ").split())
+
+
+def test_the_database_syncs_and_overwrites_as_promised(store: Store) -> None:
+    with store._writer.connect() as connection:
+        for pragma, value in (
+            ("journal_mode", "wal"),
+            ("synchronous", 2),
+            ("foreign_keys", 1),
+            ("secure_delete", 1),
+            ("temp_store", 2),
+        ):
+            assert connection.execute(text(f"PRAGMA {pragma}")).scalar() == value
+
+
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    Store.open(tmp_path / "data").close()
+    database = sqlite3.connect(tmp_path / "data" / DATABASE)
+    database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.commit()
+    with pytest.raises(StoreNewer, match="9999"):
+        Store.open(tmp_path / "data")
+    database.execute("UPDATE alembic_version SET version_num = '0001'")
+    database.commit()
+    database.close()
+    Store.open(tmp_path / "data").close()
+
+
+# Faults
+
+
+def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / DATABASE).write_bytes(b"not a database at all" * 500)
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match="backup"):
+            Store.open(tmp_path / "data")
+    (tmp_path / "data" / DATABASE).unlink()
+    Store.open(tmp_path / "data").close()
+
+
+def test_a_damaged_page_is_told_as_damage(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "data") as store:
+        for number in range(50):
+            enrol(store, number)
+    path = tmp_path / "data" / DATABASE
+    content = bytearray(path.read_bytes())
+    content[4096 * 30 :] = b"\xa5" * (len(content) - 4096 * 30)
+    path.write_bytes(content)
+    with Store.open(tmp_path / "data") as store, pytest.raises(StoreDamaged):  # noqa: PT012
+        for number in range(50):
+            store.encounter(f"e{number}")
+
+
+def test_a_data_folder_that_cannot_be_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(StoreError, match="data folder"):
+        Store.open(tmp_path / "data")
+
+
+def test_a_full_disk_keeps_nothing_of_the_transaction_even_if_the_fault_is_caught(store: Store) -> None:
+    enrol(store, 1)
+    pages = 0
+
+    def limit(connection: Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+    event.listen(store._engine, "begin", limit)
+    pages = store.counts().database_bytes // 4096 + 5  # the file cannot be larger than with its log
+    with pytest.raises(StoreFull), store.transaction() as t:  # noqa: PT012
+        record(t, 2, subject_key=None)
+        with pytest.raises(StoreFull), t.savepoint():
+            record(t, 3, subject_key=None, prints=fingers(1, image=bytes(2_000_000)))
+        with pytest.raises(StoreFull):
+            record(t, 4, subject_key=None)
+    assert [e.encounter_id for e in store.searchable()] == ["e1"]
+    pages = 1_000_000
+    hold(store, 5)
+    assert [e.encounter_id for e in store.searchable()] == ["e1", "e5"]
+
+
+def test_a_database_held_by_another_program_is_told_as_locked(store: Store) -> None:
+    other = sqlite3.connect(store.folder / DATABASE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with store._writer.connect() as connection:
+        connection.connection.driver_connection.execute("PRAGMA busy_timeout=1")  # type: ignore[union-attr]
+    with pytest.raises(StoreLocked, match="another program"):
+        enrol(store, 1)
+    other.execute("ROLLBACK")
+    other.close()
+    enrol(store, 1)
