@@ -1,0 +1,477 @@
+"""The command `rekam`: the server, its clients, and the offline tools."""
+
+import logging
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from capture.errors import CaptureError
+from capture.sample import FingerPosition
+from matching.errors import MatchingError
+from rekam.client import DEFAULT_ADDRESS, Client, FingerFile, finger_files, sample, words_of
+from rekam.config import Settings, load_settings
+from rekam.errors import InvalidRequest, RekamError
+from rekam.evaluate import evaluate_app
+from rekam.explain import explain
+from rekam.server import Server, serve
+from rekam.v1 import (
+    case_pb2,
+    enrollment_pb2,
+    gallery_pb2,
+    identification_pb2,
+    quality_pb2,
+    types_pb2,
+)
+from rekam.workflow import Workflow
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The biometric core of a civil registry.")
+cases_app = typer.Typer(no_args_is_help=True, help="Suspected double identities.")
+app.add_typer(cases_app, name="cases")
+app.add_typer(evaluate_app, name="evaluate")
+app.command("explain")(explain)
+
+_PREFIXES = (
+    "DECISION",
+    "REASON",
+    "ENCOUNTER_STATE",
+    "CASE_STATE",
+    "RESOLUTION",
+    "FINGER_POSITION",
+    "ARRANGEMENT",
+)
+out = Console()
+err = Console(stderr=True)
+
+Address = Annotated[str, typer.Option("--server", envvar="REKAM_SERVER", help="Address of the server.")]
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        exists=True, help="Images or folders of images, named by finger: right_index.png, 2.wsq, unknown.png."
+    ),
+]
+Ppi = Annotated[
+    float | None, typer.Option(help="Resolution, pixels per inch, where the images do not declare it.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer.")]
+
+
+class ResolutionChoice(StrEnum):
+    """What an operator found, as a word of the command line."""
+
+    DIFFERENT_PEOPLE = "different-people"
+    SAME_PERSON = "same-person"
+    REJECTED = "rejected"
+
+
+def main() -> None:
+    """Run the command line; a fault is one message on stderr and exit status 1."""
+    try:
+        app()
+    except (RekamError, CaptureError, MatchingError) as error:
+        err.print(f"[red]error:[/] {error}", highlight=False)
+        sys.exit(1)
+    except grpc.RpcError as error:
+        err.print(f"[red]error:[/] {words_of(error)}", highlight=False)
+        sys.exit(1)
+
+
+@app.command("serve")
+def serve_command(
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the database and the index.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 for any free one.")] = None,
+    allow_remote: Annotated[
+        bool | None, typer.Option("--allow-remote", help="Allow an address other machines can reach.")
+    ] = None,
+    keep_images: Annotated[
+        bool | None, typer.Option("--keep-images", help="Store the images beside the templates.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that extract templates.")] = None,
+) -> None:
+    """Start the server. Every setting can also be given as REKAM_<NAME>; see docs/configuration.md."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = load_settings(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        allow_remote=allow_remote,
+        keep_images=keep_images,
+        workers=workers,
+    )
+    workflow = _open_workflow(settings)
+    try:
+        serve(settings, workflow, lambda server: _say_started(server, settings, workflow))
+    finally:
+        workflow.close()
+    err.print("stopped", highlight=False)
+
+
+@app.command("enroll")
+def enroll_command(
+    nik: Annotated[str, typer.Argument(help="National identity number, 16 digits.")],
+    files: Files,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FINGER=REASON, for example left_ring=amputated; "
+            "reasons: amputated, bandaged, unreadable, not_captured."
+        ),
+    ] = None,
+    rest_missing: Annotated[
+        bool, typer.Option("--rest-missing", help="Declare every finger not given as not_captured.")
+    ] = False,
+    birth_date: Annotated[str, typer.Option(help="YYYY-MM-DD, checked against the NIK.")] = "",
+    request_id: Annotated[
+        str | None, typer.Option(help="Repeat it to repeat a request safely; a new one is made where absent.")
+    ] = None,
+    best_effort: Annotated[
+        bool, typer.Option("--best-effort", help="Accept poor prints: the person has no better ones.")
+    ] = False,
+    ppi: Ppi = None,
+    server: Address = DEFAULT_ADDRESS,
+    timeout: Timeout = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Enrol a person, searched against everybody before the NIK is accepted.
+
+    Exit status 2: held, a case was opened. 3: capture again, nothing was recorded.
+    """
+    fingers = finger_files(files)
+    request = enrollment_pb2.EnrollRequest(
+        request_id=request_id or f"cli-{secrets.token_hex(8)}",
+        nik=nik,
+        samples=[sample(f, ppi, best_effort=best_effort) for f in fingers],
+        missing=_missing(missing or [], fingers, rest=rest_missing),
+        birth_date=birth_date,
+    )
+    with _connected(server) as client:
+        response = client.enrollment.Enroll(request, timeout=timeout)
+    if as_json:
+        _print_json(response)
+    elif response.WhichOneof("outcome") == "recapture":
+        _show_recapture(response.recapture)
+    else:
+        _show_encounter(response.encounter)
+    if response.WhichOneof("outcome") == "recapture":
+        raise typer.Exit(3)
+    if response.encounter.state == types_pb2.ENCOUNTER_STATE_HELD:
+        raise typer.Exit(2)
+
+
+@app.command("identify")
+def identify_command(
+    files: Files,
+    candidates: Annotated[int, typer.Option(min=1, max=20, help="How many candidates to show.")] = 5,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Compare with everybody instead of searching the index.")
+    ] = False,
+    ppi: Ppi = None,
+    server: Address = DEFAULT_ADDRESS,
+    timeout: Timeout = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Search everybody for a person; records nothing. Exit status 2: nobody matches."""
+    request = identification_pb2.IdentifyRequest(
+        samples=[sample(f, ppi) for f in finger_files(files)],
+        max_candidates=candidates,
+        exhaustive=exhaustive,
+    )
+    with _connected(server) as client:
+        response = client.identification.Identify(request, timeout=timeout)
+    if as_json:
+        _print_json(response)
+    else:
+        verdict = _verdict(response.match)
+        out.print(
+            f"[bold]{verdict}[/]: {response.gallery_encounters} encounters searched; "
+            f"a match needs LLR {response.match_llr:.1f}, a review {response.review_llr:.1f}",
+            highlight=False,
+        )
+        _show_candidates(response.candidates)
+    if response.match != identification_pb2.MATCH_YES:
+        raise typer.Exit(2)
+
+
+@app.command("verify")
+def verify_command(
+    files: Files,
+    nik: Annotated[str, typer.Option(help="NIK the person claims.")] = "",
+    subject: Annotated[str, typer.Option(help="Subject id the person claims.")] = "",
+    ppi: Ppi = None,
+    server: Address = DEFAULT_ADDRESS,
+    timeout: Timeout = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a person with the one they claim to be. Exit status 2: not shown to be the same."""
+    if bool(nik) == bool(subject):
+        raise InvalidRequest([("", "give either --nik or --subject")])
+    samples = [sample(f, ppi) for f in finger_files(files)]
+    request = identification_pb2.VerifyRequest(samples=samples)
+    if subject:
+        request.subject_id = subject
+    else:
+        request.nik = nik
+    with _connected(server) as client:
+        response = client.identification.Verify(request, timeout=timeout)
+    if as_json:
+        _print_json(response)
+    else:
+        out.print(f"[bold]{_verdict(response.match)}[/]: LLR {response.candidate.llr:.1f}, ", end="")
+        out.print(f"accepted from {response.verify_llr:.1f}", highlight=False)
+        _show_candidates([response.candidate])
+    if response.match != identification_pb2.MATCH_YES:
+        raise typer.Exit(2)
+
+
+@app.command("assess")
+def assess_command(
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An image of one finger.")],
+    ppi: Ppi = None,
+    server: Address = DEFAULT_ADDRESS,
+    timeout: Timeout = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Judge an image without recording it. Exit status 2: unusable."""
+    request = quality_pb2.AssessRequest(sample=sample(FingerFile(FingerPosition.UNKNOWN, image), ppi))
+    with _connected(server) as client:
+        response = client.quality.Assess(request, timeout=timeout)
+    quality = response.quality
+    if as_json:
+        _print_json(response)
+    else:
+        out.print(
+            f"[bold]quality {quality.score}[/] of 100, {response.minutiae} minutiae; {response.format}, "
+            f"{response.width} x {response.height} pixels at {response.ppi:g} ppi",
+            highlight=False,
+        )
+        for feedback in quality.feedback:
+            out.print(f"  {feedback.code}: {feedback.advice}", highlight=False)
+    if not quality.usable:
+        raise typer.Exit(2)
+
+
+@app.command("stats")
+def stats_command(server: Address = DEFAULT_ADDRESS, timeout: Timeout = 30, as_json: AsJson = False) -> None:
+    """Show what the gallery holds."""
+    with _connected(server) as client:
+        response = client.gallery.Stats(gallery_pb2.StatsRequest(), timeout=timeout)
+    if as_json:
+        _print_json(response)
+        return
+    table = Table("what", "how much", show_header=False)
+    for field, value in response.ListFields():
+        table.add_row(field.name.replace("_", " "), str(value))
+    out.print(table)
+
+
+@cases_app.command("list")
+def cases_list(
+    all_cases: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    server: Address = DEFAULT_ADDRESS,
+    timeout: Timeout = 30,
+    as_json: AsJson = False,
+) -> None:
+    """List the cases that wait for an operator."""
+    state = case_pb2.CASE_STATE_UNSPECIFIED if all_cases else case_pb2.CASE_STATE_OPEN
+    request = case_pb2.ListCasesRequest(state=state)
+    cases: list[case_pb2.Case] = []
+    with _connected(server) as client:
+        while True:
+            page = client.cases.ListCases(request, timeout=timeout)
+            cases.extend(page.cases)
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+    if as_json:
+        _print_json(case_pb2.ListCasesResponse(cases=cases))
+        return
+    table = Table("case", "opened", "NIK claimed", "decision", "state", "resolution")
+    for case in cases:
+        table.add_row(
+            case.case_id,
+            f"{case.open_time.ToDatetime():%Y-%m-%d %H:%M}",
+            case.nik,
+            _short(types_pb2.Decision.Name(case.decision)),
+            _short(case_pb2.CaseState.Name(case.state)),
+            "" if not case.resolution else _short(case_pb2.Resolution.Name(case.resolution)),
+        )
+    out.print(table if cases else "no cases")
+
+
+@cases_app.command("show")
+def cases_show(
+    case_id: Annotated[str, typer.Argument(help="Which case.")],
+    server: Address = DEFAULT_ADDRESS,
+    timeout: Timeout = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Show a case with its evidence."""
+    with _connected(server) as client:
+        response = client.cases.GetCase(case_pb2.GetCaseRequest(case_id=case_id), timeout=timeout)
+    if as_json:
+        _print_json(response)
+        return
+    _show_encounter(response.encounter)
+    if response.case.state == case_pb2.CASE_STATE_RESOLVED:
+        found = _short(case_pb2.Resolution.Name(response.case.resolution))
+        out.print(f"resolved by {response.case.operator}: {found}. {response.case.comment}", highlight=False)
+
+
+@cases_app.command("resolve")
+def cases_resolve(
+    case_id: Annotated[str, typer.Argument(help="Which case.")],
+    resolution: Annotated[ResolutionChoice, typer.Argument(help="What was found.")],
+    operator: Annotated[str, typer.Option(help="Who found it.")],
+    comment: Annotated[str, typer.Option(help="Remark.")] = "",
+    subject: Annotated[
+        str, typer.Option(help="For same-person: the subject, if not the best candidate.")
+    ] = "",
+    request_id: Annotated[str | None, typer.Option(help="Repeat it to repeat a request safely.")] = None,
+    server: Address = DEFAULT_ADDRESS,
+    timeout: Timeout = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Resolve a case: enrol the held encounter, merge it, or discard it."""
+    request = case_pb2.ResolveCaseRequest(
+        request_id=request_id or f"cli-{secrets.token_hex(8)}",
+        case_id=case_id,
+        resolution=case_pb2.Resolution.Value(f"RESOLUTION_{resolution.name}"),
+        operator=operator,
+        comment=comment,
+        subject_id=subject,
+    )
+    with _connected(server) as client:
+        response = client.cases.ResolveCase(request, timeout=timeout)
+    if as_json:
+        _print_json(response)
+        return
+    went = f", now of subject {response.case.subject_id}" if response.case.subject_id else ""
+    out.print(f"case {case_id} resolved: {resolution.value}{went}", highlight=False)
+
+
+@app.command("version")
+def version_command() -> None:
+    """Print the version."""
+    out.print(version("rekam"), highlight=False)
+
+
+def _open_workflow(settings: Settings) -> Workflow:
+    """Open store and index; a rebuild shows a progress bar."""
+    columns = (TextColumn("catching up the index"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        return Workflow(
+            settings, lambda done, of: bar.update(task, completed=done, total=of, visible=of > 100)
+        )
+
+
+def _say_started(server: Server, settings: Settings, workflow: Workflow) -> None:
+    counts, _, _ = workflow.stats()
+    err.print(
+        f"Rekam {version('rekam')} listens on {server.address}; {counts.subjects} subjects and "
+        f"{counts.open_cases} open cases in {settings.data_dir}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Client]:
+    with Client(address) as client:
+        if not client.wait(10):
+            raise RekamError(f"no server answers on {address}: start one with `rekam serve`")
+        yield client
+
+
+def _missing(
+    declared: Sequence[str], fingers: Sequence[FingerFile], *, rest: bool
+) -> list[types_pb2.MissingFinger]:
+    missing = {}
+    for text in declared:
+        finger, _, reason = text.partition("=")
+        try:
+            position = FingerPosition[finger.strip().upper()]
+            missing[position] = types_pb2.MissingReason.Value(f"MISSING_REASON_{reason.strip().upper()}")
+        except (KeyError, ValueError) as error:
+            raise InvalidRequest([("missing", f"{text} is not FINGER=REASON")]) from error
+    if rest:
+        absent = set(FingerPosition) - {FingerPosition.UNKNOWN, *(f.position for f in fingers)}
+        for position in sorted(absent - missing.keys()):
+            missing[position] = types_pb2.MISSING_REASON_NOT_CAPTURED
+    return [
+        types_pb2.MissingFinger(position=types_pb2.FingerPosition.ValueType(position), reason=reason)
+        for position, reason in missing.items()
+    ]
+
+
+def _print_json(message: Message) -> None:
+    print(MessageToJson(message, preserving_proto_field_name=True))
+
+
+def _show_encounter(encounter: types_pb2.Encounter) -> None:
+    decision = _short(types_pb2.Decision.Name(encounter.decision))
+    reasons = ", ".join(_short(types_pb2.Reason.Name(reason)) for reason in encounter.reasons)
+    state = _short(types_pb2.EncounterState.Name(encounter.state))
+    out.print(f"[bold]{decision.upper()}[/] ({reasons}); encounter {encounter.encounter_id} {state}", end="")
+    out.print(f", subject {encounter.subject_id}" if encounter.subject_id else "", end="", highlight=False)
+    out.print(f", case {encounter.case_id}" if encounter.case_id else "", highlight=False)
+    for warning in encounter.evidence.nik_warnings:
+        out.print(f"  NIK: {warning.text}", highlight=False)
+    _show_candidates(encounter.evidence.candidates[:5])
+
+
+def _show_candidates(candidates: Sequence[types_pb2.Candidate]) -> None:
+    if not candidates:
+        return
+    table = Table("candidate", "NIK", "LLR", "fingers that match", "arrangement")
+    for candidate in candidates:
+        fingers = [
+            f"{_short(types_pb2.FingerPosition.Name(share.probe))} {share.score:.2f}"
+            for share in sorted(candidate.fingers, key=lambda s: -s.llr)
+            if share.llr > 0
+        ]
+        table.add_row(
+            candidate.subject_id or f"{candidate.encounter_id} (held)",
+            candidate.nik,
+            f"{candidate.llr:.1f}",
+            ", ".join(fingers) or "none",
+            _short(types_pb2.Arrangement.Name(candidate.arrangement)),
+        )
+    out.print(table)
+
+
+def _show_recapture(recapture: enrollment_pb2.Recapture) -> None:
+    out.print("[bold]CAPTURE AGAIN[/]: nothing was recorded")
+    for item in recapture.items:
+        score = f" (quality {item.quality.score})" if item.HasField("quality") else ""
+        finger = _short(types_pb2.FingerPosition.Name(item.position))
+        out.print(f"  {finger}{score}: {item.advice}", highlight=False)
+
+
+def _verdict(match: identification_pb2.Match.ValueType) -> str:
+    return {
+        identification_pb2.MATCH_YES: "MATCH",
+        identification_pb2.MATCH_UNCERTAIN: "UNCERTAIN",
+        identification_pb2.MATCH_NO: "NO MATCH",
+    }[match]
+
+
+def _short(name: str) -> str:
+    """The word behind the prefix of an enum value."""
+    for prefix in _PREFIXES:
+        name = name.removeprefix(f"{prefix}_")
+    return name.lower().replace("_", " ")
