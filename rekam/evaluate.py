@@ -346,7 +346,7 @@ def evaluate_fingerprint(
         if json_out is not None and json_out != "-":
             Path(json_out).write_text(report_json(result, replicates, seed), encoding="utf-8")
     except (EvaluationError, CaptureError, OSError) as error:
-        console.print(f"[red]error:[/] {error}", highlight=False)
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     console.print(f"done in {time.monotonic() - started:.0f} s", highlight=False)
     if json_out == "-":
