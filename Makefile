@@ -37,5 +37,8 @@ format: setup    ## format and fix what can be fixed
 proto: setup     ## regenerate rekam/v1 from proto/
 	PATH=$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/rekam/v1/*.proto
 
+demo: setup      ## enrol people over gRPC, bring some back under new NIKs (DATA=folder for real prints)
+	$(BIN)/python -m benchmarks.demo $(if $(DATA),--data $(DATA))
+
 clean:           ## forget the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -579,7 +579,8 @@ class Workflow:
             start, last = self._gallery.watermark, reader.last_change()
             while changes := reader.changes(self._gallery.watermark, limit=_SAVE_AFTER):
                 for change in changes:
-                    form = self._form(reader, change.encounter_seq) if change.kind is ChangeKind.ADD else None
+                    added = change.kind is ChangeKind.ADD
+                    form = self._search_form(reader, change.encounter_seq) if added else None
                     if change.encounter_seq in self._gallery:
                         self._gallery.remove(change.encounter_seq)
                     if form is not None:
@@ -591,11 +592,13 @@ class Workflow:
         self._forms.clear()
 
     def _form(self, reader: Reader, key: int) -> EncounterForm | None:
-        """The search form of an encounter: from memory, or made of its stored templates; None once erased."""
+        """The form of an encounter to compare with, from memory where it is indexed; None once erased."""
+        return self._gallery.form(key) if key in self._gallery else self._search_form(reader, key)
+
+    def _search_form(self, reader: Reader, key: int) -> EncounterForm | None:
+        """The form of an encounter to index: as just captured, or made of its stored templates."""
         if (form := self._forms.get(key)) is not None:
             return form
-        if key in self._gallery:
-            return self._gallery.form(key)
         encounter = reader.encounter_by_seq(key)
         if encounter is None or not encounter.state.searchable:
             return None
