@@ -16,6 +16,7 @@ class Feedback(StrEnum):
     TOO_DARK = "too_dark"
     TOO_LIGHT = "too_light"
     BLURRED = "blurred"
+    INVERTED = "inverted"
 
     @property
     def advice(self) -> str:
@@ -32,6 +33,7 @@ _ADVICE = {
     Feedback.TOO_DARK: "The print is too dark: press lighter or dry the finger.",
     Feedback.TOO_LIGHT: "The print is too faint: press firmer or moisten the finger.",
     Feedback.BLURRED: "The ridges are smeared: keep the finger still.",
+    Feedback.INVERTED: "Ridges were light on dark and have been turned: set the scanner to dark ridges.",
 }
 
 

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.fingerprint.foreground import foreground
+from capture.fingerprint.foreground import foreground, has_light_ridges
 from capture.fingerprint.leader import Leader, LeaderMap
 from capture.fingerprint.quality import fingerprint_quality, ridge_measures, unusable
 from capture.fingerprint.template import MAX_MINUTIAE, TEMPLATE_PPI, Extractor, FingerprintTemplate
-from capture.quality import Quality
+from capture.quality import Feedback, Quality
 from capture.sample import Sample
 from capture.trace import Trace, no_trace
 
@@ -28,6 +28,7 @@ class Params:
 
 
 _PARAMS = Params()
+_TURN = np.float32(2 * np.pi)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +61,20 @@ class FingerprintExtractor:
         trace("image_500", image)
         mask = foreground(image)
         trace("foreground", mask)
+        inverted = has_light_ridges(image, mask)
+        if inverted:
+            image = 255 - image
         measures = ridge_measures(image, mask)
         refusal = unusable(measures)
         if refusal is not None:
             return Extraction(None, refusal)
-        found = self._leader(image)
+        found = self._leader(image, mask)
         trace("network_score", found.score)
         minutiae = _minutiae(found, self._params)
         trace("minutiae", minutiae)
         quality = fingerprint_quality(measures, minutiae[:, 4])
+        if inverted:
+            quality = replace(quality, feedback=(*quality.feedback, Feedback.INVERTED))
         if not quality.usable:
             return Extraction(None, quality)
         return Extraction(_template(minutiae, image, sample, quality), quality)
@@ -91,7 +97,9 @@ def _minutiae(found: LeaderMap, params: Params) -> NDArray[np.float32]:
     score = found.score[y, x]
     best = np.lexsort((x, y, -score))[: params.max_minutiae]
     y, x = y[best], x[best]
-    direction = found.direction[y, x] % np.float32(2 * np.pi)
+    direction = found.direction[y, x] % _TURN
+    # A tiny negative angle is rounded up to a full turn.
+    direction[direction >= _TURN] = 0
     ending = found.ending[y, x] >= params.min_ending
     return np.column_stack([x, y, direction, ending, score[best]]).astype(np.float32)
 

@@ -22,6 +22,8 @@ _VERSION = "1.2.7"
 _FILE = "afis/weights/leader/LEADER.onnx"
 _SHA256 = "da96e1221eea4afdf153997d6c4854ed306c146cfac76046e66cdecc14b2a1bb"
 _MULTIPLE = 32
+# Context kept around the finger: with it 99 % of the minutiae are those of the whole image.
+_MARGIN = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,22 +56,39 @@ class Leader:
     def __init__(self) -> None:
         self._session = _session()
 
-    def __call__(self, image: NDArray[np.uint8]) -> LeaderMap:
-        """Run on `image` `(H, W) uint8` at 500 ppi, dark ridges. Cost: 3 s per million pixels, one thread."""
+    def __call__(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> LeaderMap:
+        """Run on `image` `(H, W) uint8` at 500 ppi, dark ridges; only around `mask` `(H, W) bool` if given.
+
+        Cost: 3 s per million pixels, one thread.
+        """
+        # 1. Centred in the next multiple of 32, in the colour of the image's edge.
         height, width = image.shape
-        # Centred in the next multiple of 32, in the colour of the first pixel, as the network was trained.
         top, left = (-height % _MULTIPLE) // 2, (-width % _MULTIPLE) // 2
-        shape = (1, height + -height % _MULTIPLE, width + -width % _MULTIPLE, 1)
-        padded = np.full(shape, float(image[0, 0]), dtype=np.float32)
-        padded[0, top : top + height, left : left + width, 0] = image
-        (output,) = self._session.run(None, {"input": padded})
-        inner = output[0, top : top + height, left : left + width]
-        # Channel 0 is the likelihood before the suppression of neighbours.
-        return LeaderMap(
-            score=np.ascontiguousarray(inner[..., 3]),
-            direction=np.ascontiguousarray(inner[..., 1]),
-            ending=np.ascontiguousarray(inner[..., 2]),
-        )
+        edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+        shape = (height + -height % _MULTIPLE, width + -width % _MULTIPLE)
+        padded = np.full(shape, np.median(edge), dtype=np.float32)
+        padded[top : top + height, left : left + width] = image
+
+        # 2. The part around the mask, whole tiles of 32: other offsets move what the network sees.
+        rows, columns = slice(0, shape[0]), slice(0, shape[1])
+        if mask is not None and mask.any():
+            rows, columns = _tiles(mask.any(axis=1), top, shape[0]), _tiles(mask.any(axis=0), left, shape[1])
+        (output,) = self._session.run(None, {"input": padded[None, rows, columns, None]})
+
+        # 3. Back in the frame of the image. Channel 0, the likelihood before suppression, is not used.
+        whole = np.zeros((*shape, 3), dtype=np.float32)
+        whole[rows, columns] = output[0, ..., 1:]
+        direction, ending, score = np.moveaxis(whole[top : top + height, left : left + width], 2, 0)
+        return LeaderMap(score=score, direction=direction, ending=ending)
+
+
+def _tiles(used: NDArray[np.bool_], offset: int, length: int) -> slice:
+    """The tiles of 32 that hold the used rows (or columns), which begin at `offset`, and a margin."""
+    where = np.flatnonzero(used) + offset
+    first, last = int(where[0]), int(where[-1])
+    start = max(0, first - _MARGIN) // _MULTIPLE * _MULTIPLE
+    stop = -(-(last + 1 + _MARGIN) // _MULTIPLE) * _MULTIPLE
+    return slice(start, min(length, stop))
 
 
 @cache
