@@ -207,7 +207,8 @@ def picture_of_pair(
         color=_QUIET,
     )
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's canvas is not annotated
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    pixels: memoryview = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    return np.asarray(pixels, np.uint8)[..., :3].copy()
 
 
 def _faded(image: NDArray[np.uint8], template: FingerprintTemplate | None) -> NDArray[np.uint8]:
@@ -217,8 +218,8 @@ def _faded(image: NDArray[np.uint8], template: FingerprintTemplate | None) -> ND
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
     dark, light = np.percentile(image, [1, 95])
     # A nearly blank image stays one: its noise is not blown up.
-    stretched = np.clip((image - light) / max(light - dark, 60) + 1, 0, 1)
-    return (110 + 145 * stretched).astype(np.uint8)
+    brightness: NDArray[np.float64] = np.clip((image - light) / max(light - dark, 60) + 1, 0, 1)
+    return (110 + 145 * brightness).astype(np.uint8)
 
 
 def _draw_pairs(
