@@ -72,7 +72,7 @@ class Leader:
         # 2. The part around the mask, whole tiles of 32: other offsets move what the network sees.
         rows, columns = slice(0, shape[0]), slice(0, shape[1])
         if mask is not None and mask.any():
-            rows, columns = _tiles(mask.any(axis=1), top, shape[0]), _tiles(mask.any(axis=0), left, shape[1])
+            rows, columns = _tiles(mask, 1, top, shape[0]), _tiles(mask, 0, left, shape[1])
         (output,) = self._session.run(None, {"input": padded[None, rows, columns, None]})
 
         # 3. Back in the frame of the image. Channel 0, the likelihood before suppression, is not used.
@@ -82,9 +82,9 @@ class Leader:
         return LeaderMap(score=score, direction=direction, ending=ending)
 
 
-def _tiles(used: NDArray[np.bool_], offset: int, length: int) -> slice:
-    """The tiles of 32 that hold the used rows (or columns), which begin at `offset`, and a margin."""
-    where = np.flatnonzero(used) + offset
+def _tiles(mask: NDArray[np.bool_], across: int, offset: int, length: int) -> slice:
+    """The tiles of 32 with what the mask holds (rows for `across` 1, columns for 0) and a margin around."""
+    where = np.flatnonzero(mask.any(axis=across)) + offset
     first, last = int(where[0]), int(where[-1])
     start = max(0, first - _MARGIN) // _MULTIPLE * _MULTIPLE
     stop = -(-(last + 1 + _MARGIN) // _MULTIPLE) * _MULTIPLE
