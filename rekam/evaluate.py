@@ -347,7 +347,7 @@ def evaluate_fingerprint(
             Path(json_out).write_text(report_json(result, replicates, seed), encoding="utf-8")
     except (EvaluationError, CaptureError, OSError) as error:
         console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+        raise typer.Exit(1) from error
     console.print(f"done in {time.monotonic() - started:.0f} s", highlight=False)
     if json_out == "-":
         sys.stdout.write(report_json(result, replicates, seed))

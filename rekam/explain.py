@@ -317,7 +317,7 @@ def explain(
         out.write_bytes(png.tobytes())
     except (CaptureError, MatchingError, OSError) as error:
         errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+        raise typer.Exit(1) from error
     for line in words(explanation, (a.name, b.name)):
         typer.echo(line)
     typer.echo(f"picture: {out}")

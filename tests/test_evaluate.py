@@ -313,7 +313,7 @@ def test_a_damaged_cache_entry_is_made_again(prints: Path, tmp_path: Path) -> No
 
 def test_an_unknown_resolution_is_said_with_its_remedy(prints: Path) -> None:
     result = run(prints, "--workers", "1")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "101_1.png" in result.stderr
     assert "--ppi" in result.stderr
     assert result.stdout == ""
@@ -328,5 +328,5 @@ def test_the_given_resolution_holds_whatever_the_file_says(tmp_path: Path) -> No
 
 def test_wrong_use_ends_with_a_message(tmp_path: Path) -> None:
     result = run(tmp_path, "--workers", "1")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "holds no print named" in result.stderr

@@ -152,10 +152,10 @@ def test_refused_files_are_named(tmp_path: Path) -> None:
     unknown = tmp_path / "unknown.png"
     cv2.imwrite(str(unknown), white(300, 300))
     result = run(unknown, unknown, "--out", tmp_path / "pair.png")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "unknown.png" in result.stderr
     assert "resolution" in result.stderr
     result = run(tmp_path / "missing.png", unknown, "--ppi", "500", "--out", tmp_path / "pair.png")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "missing.png" in result.stderr
     assert not (tmp_path / "pair.png").exists()
