@@ -56,18 +56,24 @@ class Params:
     lower_axis: float = 400.0
     tilt: float = 0.10
     # minutiae
-    density: float = 5.0e-4  # a pixel
+    density: float = 4.1e-4  # a pixel
     person_spread: float = 0.17  # of the logarithm of the density
     finger_spread: float = 0.17
     edge: float = 20.0  # the density falls off towards the edge over this distance
     divergence_gain: float = 100.0  # more minutiae where ridges diverge: 1 / (1 / pixel)
-    sign_order: float = 0.36  # 0: either way along the ridge alike; 0.5: always where the flow diverges
-    sign_scale: float = 0.005
+    sign_order: float = 0.48  # 0: either way along the ridge alike; 0.5: always where the flow diverges
+    sign_scale: float = 0.0045
     near: float = 7.0  # none closer than this, fewer up to `far`
-    far: float = 13.0
+    far: float = 16.0
+    far_opposite: float = 11.0
+    central: float = 0.5  # more of them towards the middle
+    lean: float = 0.0025  # divergence that points the minutiae of a right hand to the left, a pixel
+    facing: float = 0.12  # share of minutiae with another one facing them across a gap
+    poor: float = 0.025  # share of fingers that give few minutiae
+    drift: float = 0.001  # divergence of the ridge spacing's own wandering, a pixel
     ripple: float = 0.05  # smooth wandering of the flow
-    flow_spread: float = 1.0  # scale of the fitted spread of the flow
-    direction_noise: float = 0.075
+    flow_spread: float = 0.55  # scale of the fitted spread of the flow
+    direction_noise: float = 0.1
     wild: float = 0.06  # share of minutiae whose direction is three times as uncertain
     pattern_habit: float = 0.55  # correlation of the pattern among a person's fingers
 
@@ -204,6 +210,8 @@ def _finger(
         singular[:, 0] *= -1
         smooth = smooth * _MIRRORED
 
+    mirror = -1.0 if position > 5 else 1.0
+
     # 3. contact area
     half_width = params.thumb_half_width if thumb else params.finger_half_width
     half_width *= 1 + params.half_width_spread * rng.standard_normal()
@@ -213,6 +221,8 @@ def _finger(
 
     # 4. minutiae
     density = params.density * exp(density + params.finger_spread * rng.standard_normal())
+    if rng.random() < params.poor:
+        density *= 0.25 + 0.3 * rng.random()
     made = _minutiae(
         rng,
         singular,
@@ -232,6 +242,11 @@ def _finger(
         params.sign_scale,
         params.near,
         params.far,
+        params.far_opposite,
+        params.central,
+        mirror * params.lean,
+        params.facing,
+        params.drift,
         params.ripple,
         params.direction_noise,
         params.wild,
@@ -289,14 +304,43 @@ def _orientation(
 
 
 @njit(cache=True, nogil=True)
-def _spacing(x: float, y: float, made: NDArray[np.float64], n: int, near: float, far: float) -> float:
-    """Chance that a minutia may stand here, given those that stand already."""
+def _waves(rng: np.random.Generator, count: int, size: float) -> NDArray[np.float64]:
+    """Plane waves `(count, 4)` of random direction, length and phase, of `size` in standard deviation."""
+    waves = np.empty((count, 4))
+    for i in range(count):
+        towards, length = rng.random() * 2 * pi, 0.9 + 1.2 * rng.random()
+        waves[i, 0] = 2 * pi / length * cos(towards)
+        waves[i, 1] = 2 * pi / length * sin(towards)
+        waves[i, 2] = rng.random() * 2 * pi
+        waves[i, 3] = size * sqrt(2.0 / count)
+    return waves
+
+
+@njit(cache=True, nogil=True)
+def _spacing(
+    x: float,
+    y: float,
+    sign: float,
+    made: NDArray[np.float64],
+    n: int,
+    near: float,
+    far: float,
+    far_opposite: float,
+) -> float:
+    """Chance that a minutia of this sign may stand here, given those that stand already."""
     chance = 1.0
     for i in range(n):
         u, v = made[i, 0] - x, made[i, 1] - y
         square = u * u + v * v
-        if square < far * far:
-            chance *= max(0.0, (sqrt(square) - near) / (far - near))
+        if square > 4 * far * far:
+            continue
+        reach = far_opposite
+        if sign == made[i, 3]:
+            # two of one sign hardly ever stand on one ridge
+            along = u * cos(made[i, 2]) - v * sin(made[i, 2])
+            reach = 2 * far if square - along * along < 36.0 else far
+        if square < reach * reach:
+            chance *= max(0.0, (sqrt(square) - near) / (reach - near))
     return chance
 
 
@@ -320,18 +364,18 @@ def _minutiae(
     sign_scale: float,
     near: float,
     far: float,
+    far_opposite: float,
+    central: float,
+    lean: float,
+    facing: float,
+    drift: float,
     ripple: float,
     direction_noise: float,
     wild: float,
 ) -> NDArray[np.float64]:
     """`(n, 5)`: x and y in pixels, y down, direction, and two columns to fill."""
-    waves = np.empty((4, 4))
-    for i in range(len(waves)):
-        towards, length = rng.random() * 2 * pi, 0.9 + 1.2 * rng.random()
-        waves[i, 0] = 2 * pi / length * cos(towards)
-        waves[i, 1] = 2 * pi / length * sin(towards)
-        waves[i, 2] = rng.random() * 2 * pi
-        waves[i, 3] = ripple * sqrt(2.0 / len(waves))
+    waves = _waves(rng, 4, ripple)
+    drifts = _waves(rng, 4, drift)
     turn_c, turn_s = cos(tilt), sin(tilt)
     most = 2.6
     tries = int(density * most * width * height)
@@ -351,21 +395,40 @@ def _minutiae(
         if radius >= 1.0:
             continue
         inside = (1.0 - radius) * half_width
-        weight = min(1.0, inside / edge) * min(1.2, 0.75 + 0.13 * (2.5 - v))
+        weight = (
+            min(1.0, inside / edge)
+            * min(1.2, 0.75 + 0.13 * (2.5 - v))
+            * (0.8 + central * min(1.0, inside / 120.0))
+        )
         # 3. more of them where ridges diverge
         angle, divergence = _orientation(u, v, singular, smooth, waves)
         weight *= 0.85 + min(divergence_gain * abs(divergence), 1.5)
         if rng.random() * most >= weight:
             continue
-        if rng.random() >= _spacing(x, y, made, n, near, far):
+        # 4. pointing to the side where new ridges begin, and keeping their distance
+        for k in range(len(drifts)):
+            divergence += drifts[k, 3] * sin(drifts[k, 0] * u + drifts[k, 1] * v + drifts[k, 2])
+        divergence -= lean * cos(angle)
+        sign = 1.0 if rng.random() < 0.5 + sign_order * tanh(divergence / sign_scale) else 0.0
+        if rng.random() >= _spacing(x, y, sign, made, n, near, far, far_opposite):
             continue
-        # 4. along the ridge, towards the side where new ridges begin
-        if rng.random() >= 0.5 + sign_order * tanh(divergence / sign_scale):
+        if sign == 0.0:
             angle += pi
         spread = 3 * direction_noise if rng.random() < wild else direction_noise
-        made[n, 0], made[n, 1] = x, y
+        made[n, 0], made[n, 1], made[n, 3] = x, y, sign
         made[n, 2] = angle + tilt + spread * rng.standard_normal()
         n += 1
+        # 5. sometimes another one faces it: a broken ridge
+        if n < len(made) and rng.random() < facing:
+            gap = 11.0 + 25.0 * rng.random()
+            off = 8.0 * rng.standard_normal()
+            last = made[n - 1]
+            px = last[0] + gap * cos(last[2]) + off * sin(last[2])
+            py = last[1] - gap * sin(last[2]) + off * cos(last[2])
+            if 0 <= px <= width - 1 and 0 <= py <= height - 1:
+                made[n, 0], made[n, 1], made[n, 3] = px, py, 1.0 - sign
+                made[n, 2] = last[2] + pi + 2 * direction_noise * rng.standard_normal()
+                n += 1
         if n == len(made):
             break
     return made[:n]
