@@ -18,6 +18,7 @@ import os
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from capture.errors import CaptureError
@@ -73,7 +75,11 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class SetReport:
-    """One set's figures; `failures` pairs the name of each file without template with the reason."""
+    """One set's figures.
+
+    `failures` pairs the name of each file without template with the reason; `feedback` counts the
+    impressions that drew each word of feedback.
+    """
 
     name: str
     ppi: float | None
@@ -82,6 +88,7 @@ class SetReport:
     failures: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...]
     mean_quality: float
+    feedback: dict[str, int]
     fvc_protocol: Rates
     all_pairs: Rates
 
@@ -118,6 +125,9 @@ def report(compared: Sequence[Compared], *, replicates: int = REPLICATES, seed: 
                 failures=tuple((one.path.name, made.reason) for one, made in named if made.template is None),
                 ignored=result.prints.ignored,
                 mean_quality=float(np.mean([made.quality for made in result.extracted])),
+                feedback=dict(
+                    Counter(word for made in result.extracted for word in made.feedback).most_common()
+                ),
                 fvc_protocol=fvc,
                 all_pairs=every,
             )
@@ -182,6 +192,8 @@ def tables(result: Report) -> list[Table]:
         failed = f"{len(one.failures)} of {one.impressions}"
         table.add_row("failures to extract", failed, failed)
         table.add_row("mean quality", f"{one.mean_quality:.0f}", f"{one.mean_quality:.0f}")
+        for word, count in one.feedback.items():
+            table.add_row(f"feedback {word}", f"{count}", f"{count}")
         found.append(table)
     if len(result.sets) > 1:
         table = _table(f"{len(result.sets)} sets together", ("all pairs, pooled", result.pooled))
@@ -193,7 +205,7 @@ def tables(result: Report) -> list[Table]:
 
 def _table(title: str, *columns: tuple[str, Rates]) -> Table:
     table = Table(
-        title=title, title_justify="left", caption="(95 % interval by finger)", caption_justify="left"
+        title=escape(title), title_justify="left", caption="(95 % interval by finger)", caption_justify="left"
     )
     table.add_column("")
     for name, _ in columns:
@@ -333,7 +345,11 @@ def evaluate_fingerprint(
         for one in sets:
             if one.ignored:
                 shown = ", ".join(one.ignored[:5]) + (", ..." if len(one.ignored) > 5 else "")
-                console.print(f"{one.name}: {len(one.ignored)} other files ignored: {shown}", highlight=False)
+                console.print(
+                    f"{one.name}: {len(one.ignored)} other files ignored: {shown}",
+                    markup=False,
+                    soft_wrap=True,
+                )
         compared = [
             compare_set(one, workers=workers, cache_folder=cache_folder, console=console) for one in sets
         ]
@@ -346,7 +362,7 @@ def evaluate_fingerprint(
         if json_out is not None and json_out != "-":
             Path(json_out).write_text(report_json(result, replicates, seed), encoding="utf-8")
     except (EvaluationError, CaptureError, OSError) as error:
-        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(f"done in {time.monotonic() - started:.0f} s", highlight=False)
     if json_out == "-":

@@ -9,6 +9,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 
 from capture.errors import CaptureError, ImageRefused
 from capture.fingerprint.extract import Extraction, FingerprintExtractor, to_500_ppi
@@ -316,7 +317,7 @@ def explain(
         _, png = cv2.imencode(".png", picture[..., ::-1])
         out.write_bytes(png.tobytes())
     except (CaptureError, MatchingError, OSError) as error:
-        errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     for line in words(explanation, (a.name, b.name)):
         typer.echo(line)

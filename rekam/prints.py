@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
@@ -256,9 +256,12 @@ def compare_chunk(templates: tuple[bytes | None, ...], chunk: tuple[int, int]) -
     return scores
 
 
+@lru_cache(maxsize=1)
 def all_pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every two of `n` impressions, the earlier one first: two arrays `(n (n - 1) / 2,)`."""
+    """Every two of `n` impressions, the earlier one first: two read-only arrays `(n (n - 1) / 2,)`."""
     first, second = np.triu_indices(n, 1)
+    first.setflags(write=False)
+    second.setflags(write=False)
     return first, second
 
 
@@ -325,6 +328,8 @@ def _mapped(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
             yield pool.map(function, *arguments)
+        except BrokenExecutor as error:
+            raise EvaluationError("a worker process died, perhaps of memory: try fewer --workers") from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -333,9 +338,14 @@ def _mapped(
 def _with_progress(results: Iterator[Result], total: int, text: str, console: Console) -> Iterator[Result]:
     """Pass `results` on while a bar shows how many of `total` have come; one line where nobody watches."""
     if not console.is_terminal:
-        console.print(text, highlight=False)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
         yield from results
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         yield from progress.track(results, total=total, description=text)

@@ -165,6 +165,7 @@ def test_rates_are_those_of_the_operating_points() -> None:
 def test_failures_are_non_matches_of_both_classes() -> None:
     (one,) = report([compared("set", fingers=10, impressions=4, failed=[0, 17])], replicates=20).sets
     assert [name for name, _ in one.failures] == ["0_0.png", "4_1.png"]
+    assert one.feedback == {"blank": 2}
     assert one.all_pairs.genuine_pairs == 60
     assert one.all_pairs.impostor_pairs == 720
     at = one.all_pairs.fnmr_at_fmr[0]
