@@ -25,9 +25,9 @@ def ridges(height: int = 200, width: int = 180) -> NDArray[np.uint8]:
     """A whorl of ridges nine pixels apart."""
     y, x = np.mgrid[:height, :width]
     radius = np.hypot(x - width / 2, 0.8 * (y - height / 2))
-    return (128 + 100 * np.sin(2 * np.pi * radius / 9 + np.arctan2(y - height / 2, x - width / 2))).astype(
-        np.uint8
-    )
+    turn = np.arctan2(y - height / 2, x - width / 2)
+    image: NDArray[np.uint8] = (128 + 100 * np.sin(2 * np.pi * radius / 9 + turn)).astype(np.uint8)
+    return image
 
 
 def encoded(image: Image.Image | NDArray[np.uint8], name: str, **options: object) -> bytes:

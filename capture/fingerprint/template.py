@@ -76,6 +76,16 @@ class FingerprintTemplate:
             )
         if not 0 <= self.quality <= 100:
             raise ValueError(f"quality is 0 to 100, not {self.quality}")
+        for name, last in (
+            ("x", self.width - 1),
+            ("y", self.height - 1),
+            ("direction", np.float32(2 * np.pi)),
+            ("reliability", 1),
+        ):
+            column = getattr(self, name)
+            # Written so that NaN fails too.
+            if not ((column >= 0) & (column <= last)).all():
+                raise ValueError(f"{name} has values outside 0 to {last}")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -136,8 +146,6 @@ class FingerprintTemplate:
             (packed >> np.uint64(shift)) & np.uint64((1 << bits) - 1)
             for shift, bits in ((0, 7), (7, 1), (8, 10), (18, 11), (29, 11))
         )
-        if n and (x.max() > width or y.max() > height):
-            raise TemplateRefused("a minutia lies outside its image")
         try:
             return cls(
                 x=x.astype(np.float32),
