@@ -56,7 +56,8 @@ metadata = MetaData(
 )
 
 # sqlite_autoincrement: numbers are never given twice, even after deletion.
-# sqlite_with_rowid=False: rows of one encounter lie together, in the order a rebuild reads them.
+# Biometrics lie in tables with row ids, which grow at their end: SQLite then splits no pages, and a split
+# leaves copies of rows in the gaps of pages, which secure_delete does not overwrite.
 
 subject = Table(
     "subject",
@@ -114,7 +115,6 @@ finger = Table(
     Column("image_format", Text),
     CheckConstraint("position BETWEEN 0 AND 10", name="position"),
     CheckConstraint("quality BETWEEN 0 AND 100", name="quality"),
-    sqlite_with_rowid=False,
 )
 
 finger_image = Table(
@@ -141,7 +141,6 @@ missing_finger = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("reason", Text, nullable=False),
     CheckConstraint("position BETWEEN 1 AND 10", name="position"),
-    sqlite_with_rowid=False,
 )
 
 cases = Table(

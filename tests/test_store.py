@@ -513,6 +513,19 @@ def test_rejecting_an_encounter_erases_its_biometrics_from_the_files(store: Stor
     assert not files_hold(store, prints[0].image or b"")
 
 
+def test_compacting_gives_the_space_back_and_keeps_every_record(store: Store) -> None:
+    for number in range(30):
+        enrol(store, number, fingers(3, image=os.urandom(5_000)))
+    with store.transaction() as t:
+        for number in range(29):
+            t.delete_subject(f"s{number}", deleted_at=NOON)
+    before = (store.encounter("e29", images=True), store.tombstone("s3"), list(store.changes(0)))
+    large = store.counts().database_bytes
+    store.compact()
+    assert (store.encounter("e29", images=True), store.tombstone("s3"), list(store.changes(0))) == before
+    assert store.counts().database_bytes < large / 2
+
+
 def test_erasure_waits_for_a_reader_of_the_older_state(store: Store) -> None:
     prints = fingers(3)
     enrol(store, 1, prints)

@@ -109,7 +109,6 @@ def upgrade() -> None:
             ["encounter_seq"], ["encounter.seq"], name=op.f("fk_finger_encounter"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("encounter_seq", "ordinal", name=op.f("pk_finger")),
-        sqlite_with_rowid=False,
     )
     op.create_table(
         "missing_finger",
@@ -121,7 +120,6 @@ def upgrade() -> None:
             ["encounter_seq"], ["encounter.seq"], name=op.f("fk_missing_finger_encounter"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("encounter_seq", "position", name=op.f("pk_missing_finger")),
-        sqlite_with_rowid=False,
     )
     op.create_table(
         "finger_image",
