@@ -1,0 +1,276 @@
+"""Two encounters compared: finger by finger, in the arrangement of fingers that explains them best."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations
+from math import log10
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capture.fingerprint.template import FingerprintTemplate
+from capture.sample import FingerPosition
+from matching.fingerprint.calibration import Calibration
+from matching.fingerprint.comparison import similarity
+from matching.fingerprint.cylinders import Cylinders, cylinders
+from matching.fingerprint.descriptors import descriptors
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Log10 likelihood ratios, unless said otherwise."""
+
+    # how often the hands are taken for each other, and fingers for one another, among a person's encounters
+    swapped_prior: float = -2.0
+    rearranged_prior: float = -3.0
+    # other arrangements are tried below this; nobody is accused on less
+    matched: float = 4.0
+    # an arrangement is given up unless its two strongest fingers together reach this
+    promising: float = 2.0
+    # a finger that fell below this is tried against the others that did
+    missed: float = 0.0
+    # cylinders that make a finger telling; more only make it slower
+    telling: int = 35
+    # valid cylinders a finger needs to be told from a gallery: below, one damaged print in three is found
+    min_cylinders: int = 12
+
+
+PARAMS = Params()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FingerForm:
+    """One finger, ready to be compared and searched.
+
+    `descriptors` `(n, 64) float32`, one a cylinder; `(0, 64)` in the forms a gallery hands out, which
+    are for comparison only.
+    """
+
+    position: FingerPosition
+    cylinders: Cylinders
+    descriptors: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncounterForm:
+    """The fingers of one encounter; a known position occurs once, `UNKNOWN` any number of times."""
+
+    fingers: tuple[FingerForm, ...]
+
+    def __post_init__(self) -> None:
+        known = [finger.position for finger in self.fingers if finger.position]
+        if len(set(known)) != len(known):
+            raise ValueError("a finger position is given twice in one encounter")
+
+
+def encounter_form(templates: Sequence[FingerprintTemplate]) -> EncounterForm:
+    """Prepare an encounter's templates. Raises `ValueError` where a known position is given twice.
+
+    Cost about 1 ms a finger on one thread; thread-safe.
+    """
+    fingers = []
+    for template in templates:
+        made = cylinders(template)
+        fingers.append(FingerForm(template.position, made, descriptors(template, made)))
+    return EncounterForm(tuple(fingers))
+
+
+class Arrangement(StrEnum):
+    """How the probe's fingers map to the reference's.
+
+    `REARRANGED` whenever any finger maps to another position, an unknown one included.
+    """
+
+    AS_DECLARED = "as_declared"
+    HANDS_SWAPPED = "hands_swapped"
+    REARRANGED = "rearranged"
+
+
+@dataclass(frozen=True, slots=True)
+class FingerShare:
+    """What one pair of fingers adds: the comparison score and its log10 likelihood ratio."""
+
+    probe: FingerPosition
+    reference: FingerPosition
+    score: float
+    llr: float
+
+
+@dataclass(frozen=True, slots=True)
+class EncounterComparison:
+    """The fused log10 likelihood ratio that both encounters are of one person, and its evidence.
+
+    `llr` is the sum over the shares, less what the arrangement costs a priori; 0 where no fingers can be
+    compared.
+    """
+
+    llr: float
+    arrangement: Arrangement
+    shares: tuple[FingerShare, ...]
+
+
+def compare_encounters(
+    probe: EncounterForm, reference: EncounterForm, calibration: Calibration, *, thorough: bool = True
+) -> EncounterComparison:
+    """Compare as declared; where that is no match, with the hands swapped, then in any order.
+
+    A finger missing on either side adds nothing. Each arrangement but the declared one costs its prior, and
+    each freely assigned finger the logarithm of its choices, so that impostors gain nothing by the maximum.
+    Unless `thorough`, any order is tried only where some finger matches as declared. Never raises. Cost for
+    ten fingers: ten comparisons if they match, else about twelve, or twenty if thorough; thread-safe.
+    """
+    pairs = _Pairs(probe, reference, calibration)
+    # 1. as declared, fingers of unknown position where they fit best
+    best = _as_declared(pairs)
+    # 2. the other hand
+    if best.llr < PARAMS.matched:
+        best = max(best, _hands_swapped(pairs), key=_llr)
+    # 3. any order: all fingers if nothing matched, else those that did not
+    if best.llr < PARAMS.matched:
+        if thorough or any(share.llr >= PARAMS.promising for share in best.shares):
+            best = max(best, _any_order(pairs), key=_llr)
+    elif best.arrangement is Arrangement.AS_DECLARED:
+        best = max(best, _partly_reordered(pairs, best), key=_llr)
+    return best
+
+
+def same_finger_twice(
+    form: EncounterForm, calibration: Calibration
+) -> tuple[tuple[FingerPosition, FingerPosition, float], ...]:
+    """Pairs of positions of one encounter that show the same finger, with their log10 likelihood ratio.
+
+    A pair counts at the smallest false match rate the calibration supports, beyond all its impostors, among
+    them the fingers of one hand. Cost: 45 comparisons for ten fingers; thread-safe.
+    """
+    threshold = calibration.threshold(max(calibration.floor, calibration.fmrs[-1]))
+    found = []
+    for a, b in combinations(form.fingers, 2):
+        score = similarity(a.cylinders, b.cylinders)
+        if score >= threshold:
+            found.append((a.position, b.position, calibration.llr(score)))
+    return tuple(found)
+
+
+def enough_evidence(form: EncounterForm) -> bool:
+    """Whether the encounter can be told from a gallery: one finger with 12 valid cylinders is enough."""
+    return any(len(finger.cylinders) >= PARAMS.min_cylinders for finger in form.fingers)
+
+
+_NOTHING = EncounterComparison(float("-inf"), Arrangement.REARRANGED, ())
+
+
+def _llr(comparison: EncounterComparison) -> float:
+    return comparison.llr
+
+
+class _Pairs:
+    """Scores of pairs of fingers, computed when asked for and remembered."""
+
+    __slots__ = ("_calibration", "_known", "probe", "probe_order", "reference")
+
+    def __init__(self, probe: EncounterForm, reference: EncounterForm, calibration: Calibration) -> None:
+        self.probe = probe.fingers
+        self.reference = reference.fingers
+        self.probe_order = sorted(range(len(self.probe)), key=self._usefulness)
+        self._calibration = calibration
+        self._known: dict[tuple[int, int], FingerShare] = {}
+
+    def _usefulness(self, i: int) -> tuple[bool, int, int]:
+        """Telling fingers first, the cheapest of them first; then those with most cylinders."""
+        n = len(self.probe[i].cylinders)
+        return (False, n, i) if n >= PARAMS.telling else (True, -n, i)
+
+    def share(self, i: int, j: int) -> FingerShare:
+        """What finger i of the probe and finger j of the reference add; neutral where either is empty."""
+        if (i, j) not in self._known:
+            a, b = self.probe[i], self.reference[j]
+            score = similarity(a.cylinders, b.cylinders)
+            evidence = len(a.cylinders) > 0 and len(b.cylinders) > 0
+            llr = self._calibration.llr(score) if evidence else 0.0
+            self._known[i, j] = FingerShare(a.position, b.position, score, llr)
+        return self._known[i, j]
+
+
+def _as_declared(pairs: _Pairs) -> EncounterComparison:
+    at = {finger.position: j for j, finger in enumerate(pairs.reference) if finger.position}
+    paired = {i: at[f.position] for i, f in enumerate(pairs.probe) if f.position in at}
+    shares = [pairs.share(i, j) for i, j in paired.items()]
+    free = [j for j in range(len(pairs.reference)) if j not in paired.values()]
+    llr = sum(share.llr for share in shares)
+    for i in pairs.probe_order:
+        if i in paired:
+            continue
+        # a finger of unknown position may be any that is left, a known one only one of unknown position
+        unknown = not pairs.probe[i].position
+        choices = [j for j in free if unknown or not pairs.reference[j].position]
+        if choices and llr > -PARAMS.promising:
+            j, share, gain = _best(pairs, i, choices)
+            free.remove(j)
+            shares.append(share)
+            llr += gain
+    moved = any(share.probe != share.reference for share in shares)
+    return EncounterComparison(
+        llr, Arrangement.REARRANGED if moved else Arrangement.AS_DECLARED, tuple(shares)
+    )
+
+
+def _best(pairs: _Pairs, i: int, choices: list[int]) -> tuple[int, FingerShare, float]:
+    """The choice that fits finger i best, its share, and what it gains: less the logarithm of the choices."""
+    j = max(choices, key=lambda j: (pairs.share(i, j).llr, -j))
+    share = pairs.share(i, j)
+    return j, share, share.llr - log10(len(choices))
+
+
+def _hands_swapped(pairs: _Pairs) -> EncounterComparison:
+    at = {finger.position: j for j, finger in enumerate(pairs.reference) if finger.position}
+    opposite = {i: at.get(pairs.probe[i].position.other_hand) for i in pairs.probe_order}
+    matched = _pursue(((i, j) for i, j in opposite.items() if j is not None), pairs)
+    if not matched:
+        return _NOTHING
+    llr = PARAMS.swapped_prior + sum(share.llr for share in matched)
+    return EncounterComparison(llr, Arrangement.HANDS_SWAPPED, tuple(matched))
+
+
+def _pursue(assignment: Iterator[tuple[int, int]], pairs: _Pairs) -> list[FingerShare]:
+    """Shares of an assignment, strongest fingers first; none once the first two do not promise a match."""
+    shares: list[FingerShare] = []
+    for i, j in assignment:
+        shares.append(pairs.share(i, j))
+        if len(shares) == 2 and shares[0].llr + shares[1].llr < PARAMS.promising:
+            return []
+    return shares
+
+
+def _any_order(pairs: _Pairs) -> EncounterComparison:
+    """Each finger where it fits best among those left, strongest first, given up early."""
+    free = list(range(len(pairs.reference)))
+    shares: list[FingerShare] = []
+    llr = PARAMS.rearranged_prior
+    for i in pairs.probe_order:
+        if not free:
+            break
+        j, share, gain = _best(pairs, i, free)
+        free.remove(j)
+        shares.append(share)
+        llr += gain
+        if llr - PARAMS.rearranged_prior < min(2, len(shares)) * PARAMS.promising / 2:
+            return _NOTHING
+    return EncounterComparison(llr, Arrangement.REARRANGED, tuple(shares))
+
+
+def _partly_reordered(pairs: _Pairs, declared: EncounterComparison) -> EncounterComparison:
+    """A match in which some fingers missed: those tried among themselves, in any order."""
+    missed = {share.probe for share in declared.shares if share.probe and share.llr < PARAMS.missed}
+    if len(missed) < 2:
+        return _NOTHING
+    kept = [share for share in declared.shares if share.probe not in missed]
+    free = [j for j, finger in enumerate(pairs.reference) if finger.position in missed]
+    llr = PARAMS.rearranged_prior + sum(share.llr for share in kept)
+    for i in pairs.probe_order:
+        if pairs.probe[i].position in missed:
+            j, share, gain = _best(pairs, i, free)
+            free.remove(j)
+            kept.append(share)
+            llr += gain
+    return EncounterComparison(llr, Arrangement.REARRANGED, tuple(kept))

@@ -1,0 +1,231 @@
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.population import impression, person
+from capture.sample import FingerPosition as Finger
+from matching.encounter import Arrangement, EncounterForm, encounter_form
+from matching.errors import GalleryDamaged
+from matching.gallery import FingerprintGallery, Match
+from tests.prints import at, cut
+
+FOUR = (Finger.RIGHT_THUMB, Finger.RIGHT_INDEX, Finger.LEFT_THUMB, Finger.LEFT_INDEX)
+PEOPLE = 60  # more than a shortlist, or the index would have nothing to do
+
+
+def impressed(index: int, seed: int = 0) -> EncounterForm:
+    rng = np.random.default_rng((index, seed))
+    return encounter_form([impression(template, rng) for template in person(index, 5, FOUR)])
+
+
+@pytest.fixture(scope="module")
+def forms() -> list[EncounterForm]:
+    return [encounter_form(person(i, 5, FOUR)) for i in range(PEOPLE)]
+
+
+@pytest.fixture
+def gallery(forms: list[EncounterForm]) -> FingerprintGallery:
+    """Person i is subject 100 + i with encounter i; the first ten have a second one, 1000 + i."""
+    made = FingerprintGallery()
+    for i, form in enumerate(forms):
+        made.add(i, 100 + i, form)
+    for i in range(10):
+        made.add(1000 + i, 100 + i, impressed(i, seed=9))
+    return made
+
+
+def comparable(matches: list[Match]) -> list[tuple[int, int, float]]:
+    return [(match.key, match.subject, match.comparison.llr) for match in matches]
+
+
+def test_finds_what_brute_force_finds(gallery: FingerprintGallery) -> None:
+    for i in range(0, PEOPLE, 4):
+        found, oracle = gallery.search(impressed(i)), gallery.search_exhaustively(impressed(i))
+        assert found[0] == oracle[0]
+        assert found[0].subject == 100 + i
+        assert found[0].comparison.llr > 4 > found[1].comparison.llr
+        assert len(found) == 20
+        assert len(oracle) == PEOPLE
+        assert set(comparable(found)) <= set(comparable(oracle))
+        assert comparable(found) == sorted(comparable(found), key=lambda row: (-row[2], row[0]))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_changes_leave_it_equal_to_brute_force(forms: list[EncounterForm], data: st.DataObject) -> None:
+    gallery = FingerprintGallery()
+    held: dict[int, int] = {}
+    for _ in range(data.draw(st.integers(1, 40))):
+        key = data.draw(st.integers(0, PEOPLE - 1))
+        if key in held:
+            gallery.remove(key)
+            del held[key]
+        else:
+            held[key] = data.draw(st.integers(0, 5)) + 10 * key
+            gallery.add(key, held[key], forms[key])
+    assert len(gallery) == len(held)
+    assert all((key in gallery) == (key in held) for key in range(PEOPLE))
+    probe = data.draw(st.integers(0, PEOPLE - 1))
+    excluded = data.draw(st.sets(st.sampled_from(sorted(held.values())), max_size=3)) if held else set()
+    found = gallery.search(impressed(probe), exclude=excluded)
+    oracle = gallery.search_exhaustively(impressed(probe), exclude=excluded)
+    assert {match.subject for match in oracle} == set(held.values()) - excluded
+    if held.get(probe) in {match.subject for match in oracle}:
+        assert found[0] == oracle[0]
+        assert found[0].key == probe
+
+
+def test_the_best_encounter_of_a_subject_speaks_for_it(
+    gallery: FingerprintGallery, forms: list[EncounterForm]
+) -> None:
+    gallery.add(2000, 155, forms[3])
+    assert gallery.search(forms[3])[0].comparison.llr == gallery.search(forms[3])[1].comparison.llr
+    assert [match.key for match in gallery.search(forms[3])[:2]] == [3, 2000]
+    assert gallery.subject_keys(155) == (55, 2000)
+    assert gallery.subject_keys(3) == ()
+
+
+def test_a_key_is_added_once(gallery: FingerprintGallery, forms: list[EncounterForm]) -> None:
+    with pytest.raises(ValueError, match="already"):
+        gallery.add(0, 100, forms[0])
+    with pytest.raises(ValueError, match="no descriptors"):
+        gallery.add(5000, 100, gallery.form(0))
+    assert len(gallery) == PEOPLE + 10
+
+
+def test_removed_and_excluded_are_not_found(gallery: FingerprintGallery) -> None:
+    assert {match.subject for match in gallery.search(impressed(3), exclude={103})}.isdisjoint({103})
+    gallery.remove(3)
+    assert 3 not in gallery
+    assert gallery.search(impressed(3))[0].key == 1003
+    gallery.remove(1003)
+    assert gallery.subject_keys(103) == ()
+    for search in (gallery.search, gallery.search_exhaustively):
+        assert all(match.subject != 103 and match.comparison.llr < 4 for match in search(impressed(3)))
+    with pytest.raises(KeyError):
+        gallery.remove(3)
+
+
+def test_the_form_is_kept_for_comparison(gallery: FingerprintGallery, forms: list[EncounterForm]) -> None:
+    for kept, given_form in zip(gallery.form(4).fingers, forms[4].fingers, strict=True):
+        assert kept.position is given_form.position
+        np.testing.assert_array_equal(kept.cylinders.bits, given_form.cylinders.bits)
+
+
+def test_swapped_hands_are_found_and_noticed(gallery: FingerprintGallery) -> None:
+    rng = np.random.default_rng(1)
+    for i in (12, 25):
+        swapped = [at(impression(t, rng), t.position.other_hand) for t in person(i, 5, FOUR)]
+        best = gallery.search(encounter_form(swapped))[0]
+        assert best.subject == 100 + i
+        assert best.comparison.arrangement is Arrangement.HANDS_SWAPPED
+
+
+def test_unknown_positions_are_found_on_both_sides(gallery: FingerprintGallery) -> None:
+    rng = np.random.default_rng(1)
+    unknown = encounter_form([at(impression(t, rng), Finger.UNKNOWN) for t in person(30, 5, FOUR)[:2]])
+    best = gallery.search(unknown)[0]
+    assert best.subject == 130
+    assert best.comparison.arrangement is Arrangement.REARRANGED
+    gallery.remove(30)
+    gallery.add(3000, 130, unknown)
+    assert gallery.search(impressed(30))[0].key == 3000
+
+
+def test_poor_probes_find_nobody(gallery: FingerprintGallery) -> None:
+    assert all(match.comparison.llr == 0 for match in gallery.search(encounter_form(())))
+    empty = encounter_form([cut(template, 0) for template in person(1, 5, FOUR)])
+    assert all(match.comparison.llr == 0 for match in gallery.search(empty))
+    assert FingerprintGallery().search(impressed(0)) == []
+
+
+def test_comes_back_from_disk_as_it_was(gallery: FingerprintGallery, tmp_path: Path) -> None:
+    gallery.remove(7)
+    gallery.watermark = 77
+    gallery.save(tmp_path / "gallery")
+    loaded = FingerprintGallery.load(tmp_path / "gallery")
+    assert (len(loaded), loaded.watermark) == (len(gallery), 77)
+    for i in (0, 7, 33):
+        assert loaded.search(impressed(i)) == gallery.search(impressed(i))
+    # and lives on
+    loaded.add(4000, 107, impressed(7, seed=2))
+    assert loaded.search(impressed(7))[0].subject == 107
+    loaded.remove(33)
+    assert loaded.search(impressed(33))[0].subject != 133
+    files = set((tmp_path / "gallery").iterdir())
+    loaded.save(tmp_path / "gallery")
+    assert len(list((tmp_path / "gallery").iterdir())) == len(files)
+    assert FingerprintGallery.load(tmp_path / "gallery").search(impressed(7)) == loaded.search(impressed(7))
+
+
+def test_an_empty_gallery_comes_back(tmp_path: Path) -> None:
+    FingerprintGallery().save(tmp_path)
+    assert len(FingerprintGallery.load(tmp_path)) == 0
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [_flip, _halve, Path.unlink])
+def test_damage_is_noticed_in_every_file(
+    gallery: FingerprintGallery, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    gallery.save(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        damage(path)
+        if path.suffix == ".json" and damage is _flip:
+            path.write_text(path.read_text().replace('"watermark"', '"watermarc"'))
+        with pytest.raises(GalleryDamaged):
+            FingerprintGallery.load(tmp_path)
+        path.write_bytes(whole)
+    assert len(FingerprintGallery.load(tmp_path)) == len(gallery)
+    with pytest.raises(GalleryDamaged):
+        FingerprintGallery.load(tmp_path / "nowhere")
+
+
+def test_many_threads_at_once(gallery: FingerprintGallery, forms: list[EncounterForm]) -> None:
+    probes = [impressed(i) for i in range(8)]
+    faults: list[BaseException] = []
+    done = threading.Event()
+
+    def change(first: int) -> None:
+        try:
+            for turn in range(40):
+                key = first + turn % 3
+                gallery.add(key, key, forms[20 + turn % 20])
+                assert key in gallery
+                gallery.remove(key)
+        except BaseException as fault:
+            faults.append(fault)
+
+    def look(i: int) -> None:
+        try:
+            while not done.is_set():
+                assert gallery.search(probes[i])[0].subject == 100 + i
+        except BaseException as fault:
+            faults.append(fault)
+
+    lookers = [threading.Thread(target=look, args=(i,)) for i in range(4)]
+    changers = [threading.Thread(target=change, args=(10_000 + 10 * i,)) for i in range(4)]
+    for thread in lookers + changers:
+        thread.start()
+    for thread in changers:
+        thread.join(timeout=120)
+    done.set()
+    for thread in lookers:
+        thread.join(timeout=120)
+    assert not faults
+    assert len(gallery) == PEOPLE + 10
