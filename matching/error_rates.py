@@ -85,6 +85,19 @@ class OperatingPoints:
         step = -difference[left] / (difference[right] - difference[left])
         return float(self.fmr[left] + step * (self.fmr[right] - self.fmr[left]))
 
+    @property
+    def fvc_equal_error_rate(self) -> float:
+        """The EER as the Fingerprint Verification Competitions compute it, for comparison with their figures.
+
+        Of the two operating points around the crossing, the one with the smaller sum of FMR and FNMR, and the
+        middle between its two rates (D. Maio et al., "FVC2000: Fingerprint Verification Competition", IEEE
+        TPAMI 24(3), 2002). At most the larger of both rates there: with few pairs well below the crossing.
+        """
+        difference = self.fnmr - self.fmr
+        right = int(np.argmax(difference >= 0))
+        left = right if difference[right] == 0 else right - 1
+        return float(min(self.fmr[left] + self.fnmr[left], self.fmr[right] + self.fnmr[right]) / 2)
+
     def at_fmr(self, fmr: float) -> tuple[float, float]:
         """Give the smallest threshold whose FMR is at most `fmr`, as a double, and the FNMR there."""
         point = int(np.argmax(self.fmr <= fmr))

@@ -70,6 +70,7 @@ class Rates:
     genuine_pairs: int
     impostor_pairs: int
     equal_error_rate: Interval
+    fvc_equal_error_rate: float
     fnmr_at_fmr: tuple[FnmrAtFmr, ...]
 
 
@@ -99,6 +100,7 @@ class Report:
 
     sets: tuple[SetReport, ...]
     mean_eer_fvc_protocol: Interval
+    mean_fvc_eer_fvc_protocol: float
     mean_eer_all_pairs: Interval
     pooled: Rates
 
@@ -137,6 +139,7 @@ def report(compared: Sequence[Compared], *, replicates: int = REPLICATES, seed: 
     return Report(
         sets=tuple(sets),
         mean_eer_fvc_protocol=interval(mean_fvc, np.mean([fvc for fvc, _ in eers], axis=0)),
+        mean_fvc_eer_fvc_protocol=float(np.mean([one.fvc_protocol.fvc_equal_error_rate for one in sets])),
         mean_eer_all_pairs=interval(mean_every, np.mean([every for _, every in eers], axis=0)),
         pooled=rates(pooled_pairs([result.pairs for result in compared]), np.hstack(drawn))[0],
     )
@@ -161,7 +164,7 @@ def rates(pairs: Pairs, drawn: NDArray[np.int64]) -> tuple[Rates, NDArray[np.flo
         else:
             at_fmr.append(FnmrAtFmr(fmr, impostors_needed(fmr), None, None))
     eer = interval(points.equal_error_rate, eers)
-    return Rates(int(pairs.genuine.sum()), impostors, eer, tuple(at_fmr)), eers
+    return Rates(int(pairs.genuine.sum()), impostors, eer, points.fvc_equal_error_rate, tuple(at_fmr)), eers
 
 
 def pooled_pairs(sets: Sequence[Pairs]) -> Pairs:
@@ -198,6 +201,8 @@ def tables(result: Report) -> list[Table]:
     if len(result.sets) > 1:
         table = _table(f"{len(result.sets)} sets together", ("all pairs, pooled", result.pooled))
         table.add_row("mean EER % of the sets, FVC protocol", _percent(result.mean_eer_fvc_protocol))
+        as_fvc = f"{100 * result.mean_fvc_eer_fvc_protocol:.3f}"
+        table.add_row("mean EER % of the sets, FVC protocol, as FVC computes it", as_fvc)
         table.add_row("mean EER % of the sets, all pairs", _percent(result.mean_eer_all_pairs))
         found.append(table)
     return found
@@ -213,6 +218,9 @@ def _table(title: str, *columns: tuple[str, Rates]) -> Table:
     table.add_row("genuine pairs", *(f"{one.genuine_pairs:,}" for _, one in columns))
     table.add_row("impostor pairs", *(f"{one.impostor_pairs:,}" for _, one in columns))
     table.add_row("EER %", *(_percent(one.equal_error_rate) for _, one in columns))
+    table.add_row(
+        "EER % as FVC computes it", *(f"{100 * one.fvc_equal_error_rate:.3f}" for _, one in columns)
+    )
     for i, fmr in enumerate(REPORTED_FMR):
         cells = []
         for _, one in columns:
@@ -277,17 +285,18 @@ def draw_det(path: Path, compared: Sequence[Compared]) -> None:
         ):
             points = _points(pairs)
             eer = points.equal_error_rate
-            one_pair = 1 / int((~pairs.genuine).sum())
+            shown = points.fmr > 0
             axes.plot(
-                np.maximum(points.fmr, one_pair),
-                np.maximum(points.fnmr, frame),
+                points.fmr[shown],
+                np.maximum(points.fnmr[shown], frame),
                 style,
                 color=f"C{i}",
                 linewidth=width,
                 drawstyle="steps-post",
-                label=f"{result.prints.name}, {kind}: EER {eer:.3%}",
+                label=f"{result.prints.name}, {kind}: EER {100 * eer:.3f} %",
             )
-            axes.plot(max(eer, frame), max(eer, frame), "o", color=f"C{i}", markersize=4)
+            if eer > 0:
+                axes.plot(eer, eer, "o", color=f"C{i}", markersize=4)
     axes.plot([frame, 1], [frame, 1], color="0.7", linewidth=0.8, zorder=0)
     axes.set(xscale="log", yscale="log", xlim=(frame, 1), ylim=(frame, 1), aspect="equal")
     axes.set(xlabel="false match rate", ylabel="false non-match rate", title="Detection error trade-off")

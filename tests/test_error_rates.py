@@ -62,6 +62,34 @@ def test_equal_error_rate_by_hand(
     assert operating_points(genuine, impostor).equal_error_rate == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("genuine", "impostor", "expected"),
+    [
+        (array(5, 6), array(1, 2), 0.0),  # apart
+        (array(1, 6, 7, 8), array(2, 3, 4, 5), 0.25),  # FMR and FNMR meet at 1/4
+        (array(1, 6, 7, 8), array(0, 3), 0.125),  # (1/2, 1/4) or (0, 1/4): the second
+        (array(1, 1, 7, 8), array(0, 1), 0.25),  # (1/2, 0) or (0, 1/2), both sums are 1/2
+    ],
+)
+def test_fvc_equal_error_rate_by_hand(
+    genuine: NDArray[np.float64], impostor: NDArray[np.float64], expected: float
+) -> None:
+    assert operating_points(genuine, impostor).fvc_equal_error_rate == expected
+
+
+@given(genuine=scores, impostor=scores)
+def test_fvc_equal_error_rate_agrees_with_its_definition(
+    genuine: NDArray[np.float64], impostor: NDArray[np.float64]
+) -> None:
+    thresholds = [-np.inf, *np.nextafter(np.unique(np.concatenate([genuine, impostor])), np.inf)]
+    fmr = [float(np.mean(impostor >= t)) for t in thresholds]
+    fnmr = [float(np.mean(genuine < t)) for t in thresholds]
+    t1 = max(i for i in range(len(thresholds)) if fnmr[i] <= fmr[i])
+    t2 = min(i for i in range(len(thresholds)) if fnmr[i] >= fmr[i])
+    low, high = (fnmr[t1], fmr[t1]) if fnmr[t1] + fmr[t1] <= fnmr[t2] + fmr[t2] else (fmr[t2], fnmr[t2])
+    assert operating_points(genuine, impostor).fvc_equal_error_rate == (low + high) / 2
+
+
 def test_fnmr_at_fmr_by_hand() -> None:
     impostor = np.arange(1000, dtype=np.float64)
     genuine = array(5, 989, 989.5, 990, 998, 999, 2000, FAILED)
