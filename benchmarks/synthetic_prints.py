@@ -120,7 +120,7 @@ def impression(whole: Master, seed: int) -> NDArray[np.uint8]:
     """One touch of a finger on a scanner: `(500, 400) uint8` at 500 ppi, dark ridges on light ground.
 
     Placement, skin distortion, pressure, moisture, scratches and sensor noise are drawn from `seed`, pressure
-    and moisture mostly near the ideal. The same arguments give the same image. Cost: about 0.1 CPU s.
+    and moisture mostly near the ideal. The same arguments give the same image. Cost: about 0.03 CPU s.
     """
     rng = np.random.default_rng([seed, 4])
     height, width = PRINT_SHAPE
