@@ -80,16 +80,23 @@ class Params:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """How two impressions of a finger differ. Lengths in pixels at 500 ppi, angles in radians."""
+    """How two impressions of a finger differ. Lengths in pixels at 500 ppi, angles in radians.
 
-    shift: float = 26.0
-    turn: float = 0.09
-    stretch: float = 3.0  # elastic displacement
-    jitter: float = 1.3
-    direction: float = 0.07
-    missed: float = 0.08  # of minutiae certain to the extractor; up to four times as many of uncertain ones
-    spurious: float = 0.08
-    type_flip: float = 0.12
+    `stretch`, `jitter` and `direction` are medians over impressions, whose severity differs; `missed` is of
+    the minutiae the extractor is sure of, `missed_unsure` of those it is least sure of.
+    """
+
+    shift: float = 44.0
+    turn: float = 0.085
+    roll: float = 21.0  # of the contact area over the finger
+    stretch: float = 4.4
+    jitter: float = 1.05
+    direction: float = 0.055
+    severity: float = 0.45  # spread of the logarithm of the three above
+    missed: float = 0.015
+    missed_unsure: float = 0.40
+    spurious: float = 0.035
+    type_flip: float = 0.09
 
 
 _FITTED = json.loads(Path(__file__).with_suffix(".json").read_text())
@@ -165,22 +172,21 @@ def impression(
     What the new contact area uncovers is filled with new minutiae that follow the ridge flow of the nearest
     ones. Cost: about 0.1 ms.
     """
-    table = np.column_stack(
-        [template.x, template.y, template.direction, template.ending, template.reliability]
-    )
-    density = max(len(table), 8) / (pi * 150.0 * 190.0)
+    columns = (template.x, template.y, template.direction, template.ending, template.reliability)
     made = _impression(
         rng,
-        table.astype(np.float64),
+        np.column_stack(columns).astype(np.float64),
         template.width,
         template.height,
-        density,
         noise.shift,
         noise.turn,
+        noise.roll,
         noise.stretch,
         noise.jitter,
         noise.direction,
+        noise.severity,
         noise.missed,
+        noise.missed_unsure,
         noise.spurious,
         noise.type_flip,
     )
@@ -440,76 +446,89 @@ def _impression(
     old: NDArray[np.float64],
     width: int,
     height: int,
-    density: float,
     shift: float,
     turn: float,
+    roll: float,
     stretch: float,
     jitter: float,
     direction_noise: float,
+    severity: float,
     missed: float,
+    missed_unsure: float,
     spurious: float,
     type_flip: float,
 ) -> NDArray[np.float64]:
     """`(n, 5)` minutiae of another impression of the `(m, 5)` minutiae `old`."""
     m = len(old)
-    made = np.zeros((2 * m + 100, 5))
     if m == 0:
-        return made[:0]
-    # 1. the old contact area, an ellipse by its moments; the new one covers another part of the finger
-    cx, cy = old[:, 0].mean(), old[:, 1].mean()
-    ax, ay = 2.1 * old[:, 0].std() + 12.0, 2.1 * old[:, 1].std() + 12.0
-    ox, oy = 0.5 * shift * rng.standard_normal(), 0.5 * shift * rng.standard_normal()
+        return np.zeros((0, 5))
+    # 1. how bad this one is
+    common = rng.standard_normal()
+    stretch *= exp(severity * (0.7 * common + 0.7 * rng.standard_normal()))
+    jitter *= exp(0.6 * severity * (0.7 * common + 0.7 * rng.standard_normal()))
+    direction_noise *= exp(severity * (0.7 * common + 0.7 * rng.standard_normal()))
     # 2. placement and elastic distortion: a rigid motion and three slow waves
+    cx, cy = old[:, 0].mean(), old[:, 1].mean()
+    ax, ay = 2.15 * old[:, 0].std() + 8.0, 2.15 * old[:, 1].std() + 8.0
     angle = turn * rng.standard_normal()
     c, s = cos(angle), sin(angle)
     tx, ty = shift * rng.standard_normal(), shift * rng.standard_normal()
     waves = np.empty((3, 5))
     for i in range(len(waves)):
-        towards, length = rng.random() * 2 * pi, 250.0 + 250.0 * rng.random()
+        towards, length = rng.random() * 2 * pi, 300.0 + 300.0 * rng.random()
         waves[i, 0], waves[i, 1] = 2 * pi / length * cos(towards), 2 * pi / length * sin(towards)
         waves[i, 2] = rng.random() * 2 * pi
         waves[i, 3] = stretch * sqrt(2.0 / 3.0) * rng.standard_normal()
         waves[i, 4] = stretch * sqrt(2.0 / 3.0) * rng.standard_normal()
+    # 3. the contact area, an ellipse by its moments, moves over the finger; put lower, it shows less below
+    ox, oy = roll * rng.standard_normal(), roll * rng.standard_normal() - 0.4 * ty
+    wrong = rng.poisson(spurious * m)
+    uncovered = rng.poisson(0.9 * m * 2.6 * 2.6 / pi)
+    made = np.zeros((m + wrong + uncovered, 5))
     n = 0
-    extra = rng.poisson(density * 4.0 * ax * ay) + rng.poisson(spurious * m)
-    extra = min(extra, m + 100)
-    for i in range(m + extra):
+    for i in range(len(made)):
         if i < m:
+            # 4. a minutia of before, if it is found again
             x, y, direction, ending, reliability = old[i, 0], old[i, 1], old[i, 2], old[i, 3], old[i, 4]
-            if rng.random() < missed * (1.0 + 3.0 * min(1.0, max(0.0, (0.95 - reliability) / 0.4))):
+            unsure = min(1.0, max(0.0, (0.95 - reliability) / 0.4))
+            if rng.random() < missed + (missed_unsure - missed) * unsure:
+                continue
+            if ((x - cx - ox) / ax) ** 2 + ((y - cy - oy) / ay) ** 2 > 1.1:
                 continue
             if rng.random() < type_flip:
                 ending = 1.0 - ending
-            reliability = min(0.985, max(0.55, reliability + 0.05 * rng.standard_normal()))
+            reliability = min(0.985, max(0.55, reliability + 0.04 * rng.standard_normal()))
         else:
-            # new ones: where the old impression did not reach, and a few anywhere
-            x, y = cx + ax * (2.4 * rng.random() - 1.2), cy + ay * (2.4 * rng.random() - 1.2)
-            covered = ((x - cx) / ax) ** 2 + ((y - cy) / ay) ** 2 < 1.0
-            if covered and rng.random() > spurious * 2.0:
-                continue
-            direction, sums, sumc = 0.0, 0.0, 0.0
-            near = 1e9
+            # 5. a new one: uncovered by the move, or wrong
+            if i < m + wrong:
+                radius, towards = sqrt(rng.random()), rng.random() * 2 * pi
+                x, y = cx + ax * radius * cos(towards), cy + ay * radius * sin(towards)
+                reliability = 0.55 + 0.3 * rng.random()
+            else:
+                x, y = cx + ox + ax * (2.6 * rng.random() - 1.3), cy + oy + ay * (2.6 * rng.random() - 1.3)
+                if ((x - cx) / ax) ** 2 + ((y - cy) / ay) ** 2 < 1.0:
+                    continue
+                if ((x - cx - ox) / ax) ** 2 + ((y - cy - oy) / ay) ** 2 > 1.0:
+                    continue
+                reliability = old[int(m * rng.random()), 4]
+            sines, cosines, direction, nearest = 0.0, 0.0, 0.0, np.inf
             for j in range(m):
                 square = (old[j, 0] - x) ** 2 + (old[j, 1] - y) ** 2
                 weight = exp(-square / 3200.0)
-                sums += weight * sin(2 * old[j, 2])
-                sumc += weight * cos(2 * old[j, 2])
-                if square < near:
-                    near = square
-                    direction = old[j, 2]
-            if near < 100.0:
+                sines += weight * sin(2 * old[j, 2])
+                cosines += weight * cos(2 * old[j, 2])
+                if square < nearest:
+                    nearest, direction = square, old[j, 2]
+            if nearest < 64.0:
                 continue
-            along = 0.5 * atan2(sums, sumc)
+            along = 0.5 * atan2(sines, cosines)
             if cos(along - direction) < 0:
                 along += pi
-            if rng.random() < 0.35:
+            if rng.random() < 0.4:
                 along += pi
             direction = along + 0.12 * rng.standard_normal()
             ending = 1.0 if rng.random() < 0.69 else 0.0
-            reliability = 0.55 + 0.4 * rng.random()
-        # 3. in the new contact area and on the sensor
-        if ((x - cx - ox) / ax) ** 2 + ((y - cy - oy) / ay) ** 2 > 1.25:
-            continue
+        # 6. onto the sensor
         u, v = x - cx, y - cy
         px, py = cx + tx + c * u + s * v, cy + ty - s * u + c * v
         for k in range(len(waves)):
