@@ -150,7 +150,7 @@ def test_values_out_of_range_are_faults_of_the_program() -> None:
         with pytest.raises(ValueError, match="pixels a side"):
             replace(good, width=side)
     with pytest.raises(TypeError):
-        replace(good, ending=good.x)
+        replace(good, x=good.x.astype(np.float64))
     for wrong in (-1.0, 300.0, np.nan):
         with pytest.raises(ValueError, match="outside"):
             replace(good, x=np.array([0, 1, wrong], dtype=np.float32))

@@ -73,10 +73,10 @@ class FingerprintExtractor:
         minutiae = _minutiae(found, self._params)
         trace("minutiae", minutiae)
         quality = fingerprint_quality(measures, minutiae[:, 4])
-        if inverted:
-            quality = replace(quality, feedback=(*quality.feedback, Feedback.INVERTED))
         if not quality.usable:
             return Extraction(None, quality)
+        if inverted:
+            quality = replace(quality, feedback=(*quality.feedback, Feedback.INVERTED))
         return Extraction(_template(minutiae, image, sample, quality), quality)
 
 

@@ -46,7 +46,7 @@ class Params:
     # feedback
     small_area: float = 60.0
     max_cut: float = 0.5
-    max_dark_share: float = 0.7
+    max_dark_share: float = 0.65
     min_dark_share: float = 0.2
     min_fine: float = 0.012
 
@@ -160,7 +160,8 @@ def unusable(measures: RidgeMeasures, params: Params = _PARAMS) -> Quality | Non
     if measures.ridge_share < params.min_ridge_share or measures.turning < params.min_turning:
         return _refusal(Feedback.NOT_A_FINGERPRINT, measures)
     if measures.ridge_area < params.min_area:
-        return _refusal(Feedback.SMALL_CONTACT, measures)
+        small = measures.ridge_share >= params.doubtful_ridge_share
+        return _refusal(Feedback.SMALL_CONTACT if small else Feedback.NOT_A_FINGERPRINT, measures)
     return None
 
 
