@@ -321,7 +321,7 @@ def _evaluate() -> None:
 def evaluate_fingerprint(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Folders of <finger>_<impression>.* files, each a set."),
+        typer.Argument(metavar="DIR", help="Folders of <finger>_<impression>.* files, each a set."),
     ],
     ppi: Annotated[
         list[float] | None,

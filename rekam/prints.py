@@ -295,7 +295,7 @@ def compare_set(prints: PrintSet, *, workers: int, cache_folder: Path | None, co
     # 1. Templates.
     paths = [impression.path for impression in prints.impressions]
     arguments = (paths, repeat(prints.ppi), repeat(cache_folder))
-    with _mapped(extract, arguments, workers) as results:
+    with mapped(extract, arguments, min(workers, len(paths))) as results:
         extracted = tuple(_with_progress(results, len(paths), f"{prints.name}: extracting", console))
 
     # 2. Scores of all pairs, in chunks of equal size.
@@ -303,7 +303,7 @@ def compare_set(prints: PrintSet, *, workers: int, cache_folder: Path | None, co
     first, second = all_pairs(len(templates))
     size = max(500, len(first) // (32 * workers))
     chunks = [(start, min(start + size, len(first))) for start in range(0, len(first), size)]
-    with _mapped(compare_chunk, (repeat(templates), chunks), workers) as scored:
+    with mapped(compare_chunk, (repeat(templates), chunks), min(workers, len(chunks))) as scored:
         parts = list(_with_progress(scored, len(chunks), f"{prints.name}: comparing", console))
 
     # 3. Who is who.
@@ -317,7 +317,7 @@ def compare_set(prints: PrintSet, *, workers: int, cache_folder: Path | None, co
 
 
 @contextmanager
-def _mapped(
+def mapped(
     function: Callable[..., Result], arguments: tuple[Iterable[object], ...], workers: int
 ) -> Iterator[Iterator[Result]]:
     """`map`, here or in `workers` processes; results come in the order of the arguments either way."""

@@ -22,7 +22,9 @@ from rekam.prints import (
     Impression,
     PrintSet,
     all_pairs,
+    compare_chunk,
     extract,
+    mapped,
     print_set,
     print_sets,
     read_print,
@@ -286,6 +288,15 @@ def test_results_do_not_depend_on_workers_or_cache(prints: Path, tmp_path: Path)
     assert one["all_pairs"]["impostor_pairs"] == 9
     # both genuine pairs with a template match, the four others cannot
     assert one["all_pairs"]["genuine_pairs"] == 6
+
+
+def test_scores_do_not_depend_on_chunks_or_processes(prints: Path) -> None:
+    templates = tuple(extract(path, 500, None).template for path in sorted(prints.glob("*.png")))
+    assert [template is None for template in templates] == [False, False, False, False, True]
+    whole = compare_chunk(templates, (0, 10))
+    assert np.isinf(whole).sum() == 4
+    with mapped(compare_chunk, ([templates] * 3, [(0, 3), (3, 4), (4, 10)]), 2) as parts:
+        assert np.array_equal(np.concatenate(list(parts)), whole)
 
 
 def test_standard_output_is_json_alone(prints: Path, tmp_path: Path) -> None:
