@@ -81,13 +81,7 @@ class Settings(BaseSettings):
         default=16,
         ge=1,
         le=256,
-        description="Encounters committed together at most: one sync of the disk serves all of them.",
-    )
-    group_commit_ms: float = Field(
-        default=2,
-        ge=0,
-        le=100,
-        description="Milliseconds an encounter waits for others to be committed with it.",
+        description="Encounters committed together at most: one sync serves all that waited for it.",
     )
 
     @model_validator(mode="after")

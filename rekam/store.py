@@ -787,6 +787,7 @@ class Store:
         """
         # 1. Only this process and this user come near the biometrics.
         try:
+            new = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _lock_folder(folder)
         except OSError as error:
@@ -794,8 +795,8 @@ class Store:
         try:
             os.close(os.open(folder / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
             # 2. The entries of a new folder are as durable as what will lie in it.
-            _fsync_directory(folder)
-            _fsync_directory(folder.parent)
+            for path in (folder, *(path.parent for path in new)):
+                _fsync_directory(path)
             # 3. The schema is brought to this version in one transaction.
             engine = _engine(folder / DATABASE)
             with _faults():
