@@ -18,6 +18,7 @@ SIDE = 16  # cells along the side of the square around a cylinder's base
 LAYERS = 6
 BASE_WORDS = SIDE * SIDE // 64
 WORDS = LAYERS * BASE_WORDS
+BASE_CELLS = 208  # cells whose centre lies within the radius
 
 
 @dataclass(frozen=True, slots=True)
