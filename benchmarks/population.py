@@ -99,7 +99,8 @@ class Noise:
     type_flip: float = 0.09
 
 
-_FITTED = json.loads(Path(__file__).with_suffix(".json").read_text())
+FITTED_FILE = Path(__file__).with_suffix(".json")
+_FITTED = json.loads(FITTED_FILE.read_text())
 PARAMS = Params(**_FITTED["population"])
 NOISE = Noise(**_FITTED["noise"])
 
