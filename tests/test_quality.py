@@ -61,7 +61,7 @@ def pattern(name: str) -> NDArray[np.generic]:
         return rng.integers(0, 256, (400, 400))
     if name == "soft noise":
         soft: NDArray[np.float64] = cv2.GaussianBlur(rng.normal(0, 1, (400, 400)), (0, 0), 4).astype(float)
-        return 128 + 60 * soft / soft.std()
+        return 128 + 60 * soft / float(soft.std())
     if name == "gradient":
         return x * 255 / 400
     if name == "stripes":
@@ -197,6 +197,8 @@ def test_too_few_or_unsure_minutiae_are_refused() -> None:
     assert (few.usable, few.score, few.feedback) == (False, 0, (Feedback.TOO_FEW_MINUTIAE,))
     none = fingerprint_quality(measures(), np.zeros(0, dtype=np.float32))
     assert none.feedback == (Feedback.TOO_FEW_MINUTIAE,)
+    faint = fingerprint_quality(measures(), np.full(30, 0.4, dtype=np.float32))
+    assert faint.feedback == (Feedback.TOO_FEW_MINUTIAE,)
     unsure = fingerprint_quality(measures(ridge_share=0.2), np.full(30, 0.6, dtype=np.float32))
     assert (unsure.usable, unsure.feedback) == (False, (Feedback.NOT_A_FINGERPRINT,))
     assert fingerprint_quality(measures(ridge_share=0.2), np.full(30, 0.9, dtype=np.float32)).usable

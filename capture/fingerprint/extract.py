@@ -22,7 +22,7 @@ class Params:
     `min_ending`: probability from which it is an ending, else a bifurcation.
     """
 
-    min_score: float = 0.55
+    min_score: float = 0.3
     min_ending: float = 0.5
     max_minutiae: int = MAX_MINUTIAE
 

@@ -36,6 +36,7 @@ class Params:
     min_ridge_share: float = 0.12
     min_turning: float = 0.04
     min_minutiae: int = 6
+    counted_score: float = 0.55
     sure_score: float = 0.8
     doubtful_ridge_share: float = 0.45
     min_sure_if_doubtful: int = 4
@@ -173,13 +174,15 @@ def fingerprint_quality(
     The score is the geometric mean of how many minutiae are sure, how sure they are (twice) and how much of
     the contact shows ridges.
     """
-    sure = int((scores >= params.sure_score).sum())
+    # Comparison weighs faint minutiae by their score; how good the print is shows in the others.
+    counted = scores[scores >= params.counted_score]
+    sure = int((counted >= params.sure_score).sum())
     if measures.ridge_share < params.doubtful_ridge_share and sure < params.min_sure_if_doubtful:
         return _refusal(Feedback.NOT_A_FINGERPRINT, measures, len(scores))
-    if len(scores) < params.min_minutiae:
+    if len(scores) < params.min_minutiae or not len(counted):
         return _refusal(Feedback.TOO_FEW_MINUTIAE, measures, len(scores))
     detail = _ramp(sure, params.sure_minutiae)
-    sureness = _ramp(float(scores.mean()), params.mean_score)
+    sureness = _ramp(float(counted.mean()), params.mean_score)
     ridges = _ramp(measures.ridge_share, params.ridge_share)
     score = round(100 * (detail * sureness * sureness * ridges) ** 0.25)
     return Quality(score, True, _feedback(measures, params), _named(measures, len(scores)))
