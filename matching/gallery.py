@@ -9,13 +9,14 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
+from zipfile import BadZipFile
 
 import faiss
 import numpy as np
@@ -24,10 +25,11 @@ from numpy.typing import NDArray
 from capture.sample import FingerPosition
 from matching.encounter import EncounterComparison, EncounterForm, FingerForm, compare_encounters
 from matching.errors import GalleryDamaged
-from matching.fingerprint import cylinders as mcc
 from matching.fingerprint.calibration import Calibration
+from matching.fingerprint.cylinders import PARAMS as CYLINDER_PARAMS
 from matching.fingerprint.cylinders import Cylinders
 from matching.fingerprint.descriptors import SIZE, DescriptorModel
+from matching.fingerprint.packed import PACKED_WORDS, packed, places, unpacked
 from matching.fingerprint.votes import votes
 
 # Searches run on a pool of their own: one thread each, or FAISS would start its own beneath them.
@@ -73,7 +75,8 @@ class Match:
 class FingerprintGallery:
     """Encounters by key, each of one subject. Thread-safe: searches share, changes exclude.
 
-    `watermark` is the store's sequence number this gallery has followed up to; its owner sets it.
+    `watermark` is the store's sequence number this gallery has followed up to; its owner sets it. Memory: 220
+    bytes a cylinder, 400 a finger; most of what a removed one held comes back when the gallery is built anew.
     """
 
     __slots__ = (
@@ -104,8 +107,9 @@ class FingerprintGallery:
         return key in self._entries
 
     def form(self, key: int) -> EncounterForm:
-        """The encounter's form, without descriptors; raises `KeyError`."""
-        return self._entries[key].form
+        """Give the encounter's form, without descriptors; raises `KeyError`. Cost: 30 us a finger."""
+        with self._lock.reading():
+            return self._form(self._entries[key])
 
     def subject_keys(self, subject: int) -> tuple[int, ...]:
         """Keys of the subject's encounters, in the order they were added; none for an unknown subject."""
@@ -115,21 +119,18 @@ class FingerprintGallery:
     def add(self, key: int, subject: int, form: EncounterForm) -> None:
         """Add an encounter. Raises `ValueError` where the key is in use or the form has no descriptors.
 
-        Cost about 1 ms a finger.
+        Places and directions are kept as exactly as a template's native bytes keep them. Cost: 0.5 ms a
+        finger.
         """
         if any(len(finger.descriptors) != len(finger.cylinders) for finger in form.fingers):
             raise ValueError("a form handed out by a gallery has no descriptors: build it from the templates")
-        kept = tuple(
-            FingerForm(finger.position, finger.cylinders, _NO_DESCRIPTORS) for finger in form.fingers
-        )
         with self._lock.writing():
             if key in self._entries:
                 raise ValueError(f"encounter {key} is in the gallery already")
             slot = self._slots.take(subject)
-            self._entries[key] = _Entry(subject, slot, EncounterForm(kept))
+            at = tuple((f.position, self._shelves[f.position].add(slot, f)) for f in form.fingers)
+            self._entries[key] = _Entry(subject, slot, at)
             self._subjects.setdefault(subject, []).append(key)
-            for finger in form.fingers:
-                self._shelves[finger.position].add(slot, finger)
 
     def remove(self, key: int) -> None:
         """Forget an encounter; raises `KeyError`. Cost about 1 ms a finger at 10,000 people."""
@@ -138,41 +139,53 @@ class FingerprintGallery:
             self._subjects[entry.subject].remove(key)
             if not self._subjects[entry.subject]:
                 del self._subjects[entry.subject]
-            for position in {finger.position for finger in entry.form.fingers}:
-                self._shelves[position].remove(entry.slot)
+            for position, finger in entry.fingers:
+                self._shelves[position].remove(finger)
 
     def search(self, probe: EncounterForm, *, exclude: Collection[int] = ()) -> list[Match]:
         """Find the subjects most like the probe, best first, 20 at most, none of `exclude`.
 
         Cost: about 60 ms on one thread at 10,000 people of ten fingers.
         """
-        excluded = frozenset(exclude)
         with self._lock.reading():
-            subjects = self._shortlist(probe, excluded)
-            listed = self._listed(subjects)
-        return self._compared(probe, listed)
+            forms = self._forms(self._shortlist(probe, frozenset(exclude)))
+        return self._ranked(probe, forms)
 
     def search_exhaustively(self, probe: EncounterForm, *, exclude: Collection[int] = ()) -> list[Match]:
         """Compare every subject not in `exclude` exactly: what `search` is measured against."""
-        excluded = frozenset(exclude)
         with self._lock.reading():
-            listed = self._listed([subject for subject in self._subjects if subject not in excluded])
-        return self._compared(probe, listed)
+            subjects = sorted(self._subjects.keys() - frozenset(exclude))
+        matches: list[Match] = []
+        for first in range(0, len(subjects), PARAMS.shortlist):
+            with self._lock.reading():
+                forms = self._forms(subjects[first : first + PARAMS.shortlist])
+            matches += self._ranked(probe, forms)
+        return sorted(matches, key=_rank)
 
-    def _listed(self, subjects: list[int]) -> list[tuple[int, int, EncounterForm]]:
-        return [(key, s, self._entries[key].form) for s in subjects for key in self._subjects[s]]
+    def _form(self, entry: "_Entry") -> EncounterForm:
+        return EncounterForm(
+            tuple(
+                FingerForm(position, self._shelves[position].cylinders(finger), _NO_DESCRIPTORS)
+                for position, finger in entry.fingers
+            )
+        )
 
-    def _compared(self, probe: EncounterForm, listed: list[tuple[int, int, EncounterForm]]) -> list[Match]:
-        """Best encounter of each subject, best subject first, ties by key."""
-        matches = [
-            Match(key, subject, compare_encounters(probe, form, self._calibration, thorough=False))
-            for key, subject, form in listed
+    def _forms(self, subjects: list[int]) -> list[tuple[int, int, EncounterForm]]:
+        """Key, subject and form of all encounters of these subjects, those that are gone left out."""
+        return [
+            (key, subject, self._form(self._entries[key]))
+            for subject in subjects
+            for key in self._subjects.get(subject, ())
         ]
-        matches.sort(key=lambda match: (-match.comparison.llr, match.key))
+
+    def _ranked(self, probe: EncounterForm, forms: list[tuple[int, int, EncounterForm]]) -> list[Match]:
+        """Best encounter of each subject, best subject first, ties by key."""
         best: dict[int, Match] = {}
-        for match in matches:
-            best.setdefault(match.subject, match)
-        return list(best.values())
+        for key, subject, form in forms:
+            match = Match(key, subject, compare_encounters(probe, form, self._calibration, thorough=False))
+            if subject not in best or _rank(match) < _rank(best[subject]):
+                best[subject] = match
+        return sorted(best.values(), key=_rank)
 
     def _shortlist(self, probe: EncounterForm, excluded: frozenset[int]) -> list[int]:
         """Subjects to compare exactly, at most `PARAMS.shortlist`."""
@@ -225,7 +238,7 @@ class FingerprintGallery:
             manifest = {
                 "format": _FORMAT,
                 "model": self._model.identity,
-                "cylinders": asdict(mcc.PARAMS),
+                "cylinders": asdict(CYLINDER_PARAMS),
                 "watermark": self.watermark,
                 "tag": tag,
                 "files": checksums,
@@ -240,30 +253,24 @@ class FingerprintGallery:
 
     def _write(self, folder: Path, tag: str) -> dict[str, int]:
         """Files by name with their CRC-32."""
-        forms = [
-            (key, entry, finger) for key, entry in self._entries.items() for finger in entry.form.fingers
-        ]
         encounters = [(key, entry.subject, entry.slot) for key, entry in self._entries.items()]
-        table = {
-            "encounters": np.array(encounters, dtype=np.int64).reshape(-1, 3),
-            "fingers": np.array(
-                [(key, finger.position, len(finger.cylinders)) for key, _, finger in forms], dtype=np.int64
-            ).reshape(-1, 3),
-            "subjects": self._slots.subject,
+        fingers = [(key, *at) for key, entry in self._entries.items() for at in entry.fingers]
+        files: dict[str, Iterable[bytes]] = {
+            "table.npz": [
+                _npz(
+                    encounters=np.array(encounters, dtype=np.int64).reshape(-1, 3),
+                    fingers=np.array(fingers, dtype=np.int64).reshape(-1, 3),
+                    subject_of_slot=self._slots.subject,
+                )
+            ]
         }
-        made = {f"{tag}-table.npz": _write_durably(folder / f"{tag}-table.npz", [_npz(table)])}
-        for column, _ in _COLUMNS:
-            path = folder / f"{tag}-{column}.bin"
-            chunks = (
-                np.ascontiguousarray(getattr(finger.cylinders, column)).tobytes() for _, _, finger in forms
-            )
-            made[path.name] = _write_durably(path, chunks)
         for position, shelf in self._shelves.items():
             if len(shelf):
-                index, rows = (folder / f"{tag}-{position:02d}{end}" for end in (".faiss", ".npz"))
-                made[index.name] = _write_durably(index, [faiss.serialize_index(shelf.index).tobytes()])
-                made[rows.name] = _write_durably(rows, [_npz(shelf.rows())])
-        return made
+                files |= {f"{position:02d}{end}": content for end, content in shelf.files().items()}
+        return {
+            f"{tag}-{name}": _write_durably(folder / f"{tag}-{name}", content)
+            for name, content in files.items()
+        }
 
     @classmethod
     def load(cls, folder: Path) -> "FingerprintGallery":
@@ -274,44 +281,46 @@ class FingerprintGallery:
         try:
             manifest = json.loads((folder / _MANIFEST).read_text())
             gallery = cls()
-            versions = (_FORMAT, gallery._model.identity, asdict(mcc.PARAMS))
+            versions = (_FORMAT, gallery._model.identity, asdict(CYLINDER_PARAMS))
             if (manifest["format"], manifest["model"], manifest["cylinders"]) != versions:
                 raise GalleryDamaged(f"the gallery in {folder} was made by another version: rebuild it")
             for name, checksum in manifest["files"].items():
                 if _crc(folder / name) != checksum:
                     raise GalleryDamaged(f"{name} in {folder} fails its checksum: rebuild the gallery")
-            gallery._read(folder, manifest["tag"])
+            gallery._read(folder, manifest["tag"], manifest["files"].keys())
             gallery.watermark = int(manifest["watermark"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, BadZipFile) as error:
             raise GalleryDamaged(f"the gallery in {folder} cannot be read: {error}") from error
         return gallery
 
-    def _read(self, folder: Path, tag: str) -> None:
+    def _read(self, folder: Path, tag: str, files: Collection[str]) -> None:
         with np.load(folder / f"{tag}-table.npz", allow_pickle=False) as table:
-            encounters, fingers, subjects = table["encounters"], table["fingers"], table["subjects"]
-        columns = [_mapped(folder / f"{tag}-{name}.bin", dtype, width) for name, (dtype, width) in _COLUMNS]
-        self._slots = _Slots(subjects)
-        forms: dict[int, list[FingerForm]] = {int(key): [] for key in encounters[:, 0]}
-        start = 0
-        for key, position, count in fingers.tolist():
-            made = Cylinders(*(column[start : start + count] for column in columns))
-            forms[key].append(FingerForm(FingerPosition(position), made, _NO_DESCRIPTORS))
-            start += count
+            encounters, fingers, subject_of_slot = (
+                table[name] for name in ("encounters", "fingers", "subject_of_slot")
+            )
+        self._slots = _Slots(subject_of_slot)
+        at: dict[int, list[tuple[FingerPosition, int]]] = {}
+        for key, position, finger in fingers.tolist():
+            at.setdefault(key, []).append((FingerPosition(position), finger))
         for key, subject, slot in encounters.tolist():
-            self._entries[key] = _Entry(subject, slot, EncounterForm(tuple(forms[key])))
+            self._entries[key] = _Entry(subject, slot, tuple(at.get(key, ())))
             self._subjects.setdefault(subject, []).append(key)
         for position, shelf in self._shelves.items():
-            if (folder / f"{tag}-{position:02d}.npz").exists():
-                data = np.fromfile(folder / f"{tag}-{position:02d}.faiss", dtype=np.uint8)
-                with np.load(folder / f"{tag}-{position:02d}.npz", allow_pickle=False) as rows:
-                    shelf.restore(faiss.deserialize_index(data), dict(rows))
+            if f"{tag}-{position:02d}.faiss" in files:
+                shelf.restore(folder, f"{tag}-{position:02d}")
+
+
+def _rank(match: Match) -> tuple[float, int]:
+    return -match.comparison.llr, match.key
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """An encounter: whose, its place in the vote arrays, and its fingers as (shelf, number on the shelf)."""
+
     subject: int
     slot: int
-    form: EncounterForm
+    fingers: tuple[tuple[FingerPosition, int], ...]
 
 
 class _Slots:
@@ -339,80 +348,100 @@ class _Slots:
 
 
 class _Shelf:
-    """The fingers of one position: their descriptors in inverted lists, and where each was on its finger."""
+    """The fingers of one position: their descriptors in inverted lists, and their cylinders, packed.
 
-    __slots__ = ("_finger", "_fingers", "_geometry", "_rows", "_slot", "index")
+    Rows are cylinders, numbered as in the index; a finger's rows follow each other. Numbers of removed rows
+    and fingers are not used again.
+    """
+
+    __slots__ = ("_finger", "_fingers", "_packed", "_place", "_rows", "_slot", "_start", "index")
 
     def __init__(self, model: DescriptorModel) -> None:
         self.index = _empty_index(model)
         self._rows = 0
-        self._geometry = np.zeros((0, 3), dtype=np.int16)  # x, y, direction in 1/1024 turn
+        self._place = np.zeros((0, 4), dtype=np.int16)  # of each row, see `places`
         self._finger = np.zeros(0, dtype=np.int32)  # of each row, -1 where removed
         self._fingers = 0
+        self._start = np.zeros(1, dtype=np.int32)  # first row of each finger, and one past the last
         self._slot = np.zeros(0, dtype=np.int32)  # of each finger, -1 where removed
+        self._packed: list[NDArray[np.uint64]] = []  # of each finger, empty where removed
 
     def __len__(self) -> int:
-        return self._rows
+        return self._fingers
 
-    def add(self, slot: int, finger: FingerForm) -> None:
-        first, last = self._rows, self._rows + len(finger.cylinders)
-        self._geometry = _grown(self._geometry, last)
+    def add(self, slot: int, finger: FingerForm) -> int:
+        """Its number on this shelf."""
+        number, first, last = self._fingers, self._rows, self._rows + len(finger.cylinders)
+        self._place = _grown(self._place, last)
         self._finger = _grown(self._finger, last)
-        self._slot = _grown(self._slot, self._fingers + 1)
-        self._geometry[first:last] = _geometry(finger.cylinders)
-        self._finger[first:last] = self._fingers
-        self._slot[self._fingers] = slot
-        self._fingers += 1
-        self._rows = last
+        self._slot = _grown(self._slot, number + 1)
+        self._start = _grown(self._start, number + 2)
+        self._place[first:last] = places(finger.cylinders)
+        self._finger[first:last] = number
+        self._slot[number] = slot
+        self._start[number + 1] = last
+        self._packed.append(packed(finger.cylinders))
+        self._rows, self._fingers = last, number + 1
         if last > first:
             self.index.add_with_ids(finger.descriptors, np.arange(first, last, dtype=np.int64))
+        return number
 
-    def remove(self, slot: int) -> None:
-        for finger in np.flatnonzero(self._slot[: self._fingers] == slot):
-            rows = np.flatnonzero(self._finger[: self._rows] == finger)
-            self._slot[finger] = -1
-            self._finger[rows] = -1
-            if len(rows):
-                self.index.remove_ids(faiss.IDSelectorBatch(rows.astype(np.int64)))
+    def remove(self, number: int) -> None:
+        first, last = int(self._start[number]), int(self._start[number + 1])
+        self._finger[first:last] = -1
+        self._slot[number] = -1
+        self._packed[number] = _NOTHING_PACKED
+        if last > first:
+            self.index.remove_ids(faiss.IDSelectorRange(first, last))
+
+    def cylinders(self, number: int) -> Cylinders:
+        """What was added under this number, and not removed."""
+        return unpacked(self._packed[number], self._place[self._start[number] : self._start[number + 1]])
 
     def raise_to_votes(self, probe: FingerForm, best: NDArray[np.float32]) -> None:
         """Raise `best` `(slots,)` to the standardised votes of the shelf's fingers for `probe`."""
         if self.index.ntotal == 0:
             return
-        k = min(max(self._fingers // PARAMS.fingers_a_vote, PARAMS.fewest_votes), PARAMS.most_votes)
-        k = min(k, max(8, self._fingers // 2))  # or everybody gets votes
+        n = self._fingers
+        k = min(max(n // PARAMS.fingers_a_vote, PARAMS.fewest_votes), PARAMS.most_votes)
+        k = min(k, max(8, n // 2))  # or everybody gets votes
         _, hits = self.index.search(probe.descriptors, k)
-        score = votes(
-            hits,
-            _geometry(probe.cylinders),
-            self._geometry[: self._rows],
-            self._finger[: self._rows],
-            self._fingers,
-        )
-        slot = self._slot[: self._fingers]
-        cylinders = np.bincount(np.maximum(self._finger[: self._rows], 0), minlength=self._fingers)
-        score /= (cylinders + PARAMS.size_offset) ** PARAMS.size_power
+        score = votes(hits, places(probe.cylinders), self._place, self._finger, n)
+        score /= (np.diff(self._start[: n + 1]) + PARAMS.size_offset) ** PARAMS.size_power
         deviation = (score - score.mean()) / max(float(score.std()), 1e-6)
+        slot = self._slot[:n]
         kept = slot >= 0
         np.maximum.at(best, slot[kept], np.minimum(deviation[kept], PARAMS.most_deviations))
 
-    def rows(self) -> dict[str, NDArray[np.generic]]:
-        """What `restore` needs besides the index."""
+    def files(self) -> dict[str, Iterable[bytes]]:
+        """Contents by the end of the file name, as `restore` reads them."""
+        rows = _npz(
+            place=self._place[: self._rows],
+            finger=self._finger[: self._rows],
+            slot=self._slot[: self._fingers],
+            start=self._start[: self._fingers + 1],
+            packed_rows=np.array([len(rows) for rows in self._packed], dtype=np.int64),
+        )
         return {
-            "geometry": self._geometry[: self._rows],
-            "finger": self._finger[: self._rows],
-            "slot": self._slot[: self._fingers],
+            ".faiss": [faiss.serialize_index(self.index).tobytes()],
+            ".npz": [rows],
+            ".packed": (rows.tobytes() for rows in self._packed),
         }
 
-    def restore(self, index: faiss.Index, rows: dict[str, NDArray[np.generic]]) -> None:
+    def restore(self, folder: Path, name: str) -> None:
+        """Become what the shelf was that wrote these files."""
+        index = faiss.deserialize_index(np.fromfile(folder / f"{name}.faiss", dtype=np.uint8))
         if not isinstance(index, faiss.IndexIVFPQFastScan):
             raise TypeError(f"an index of another kind: {type(index).__name__}")
         self.index = index
         self.index.nprobe = PARAMS.lists_probed
-        self._geometry = rows["geometry"].astype(np.int16)
-        self._finger = rows["finger"].astype(np.int32)
-        self._slot = rows["slot"].astype(np.int32)
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as rows:
+            self._place, self._finger = rows["place"], rows["finger"]
+            self._slot, self._start = rows["slot"], rows["start"]
+            ends = np.cumsum(rows["packed_rows"])
         self._rows, self._fingers = len(self._finger), len(self._slot)
+        whole = _mapped(folder / f"{name}.packed").reshape(-1, PACKED_WORDS)
+        self._packed = [whole[end - n : end] for n, end in zip(np.diff(ends, prepend=0), ends, strict=True)]
 
 
 class _ReadersWriterLock:
@@ -454,14 +483,7 @@ class _ReadersWriterLock:
 
 
 _NO_DESCRIPTORS = np.zeros((0, SIZE), dtype=np.float32)
-_COLUMNS = (  # in the order of the dataclass
-    ("x", (np.float32, ())),
-    ("y", (np.float32, ())),
-    ("direction", (np.float32, ())),
-    ("bits", (np.uint64, (mcc.WORDS,))),
-    ("mask", (np.uint64, (mcc.BASE_WORDS,))),
-    ("minutia", (np.int32, ())),
-)
+_NOTHING_PACKED = np.zeros((0, PACKED_WORDS), dtype=np.uint64)
 
 
 def _empty_index(model: DescriptorModel) -> faiss.IndexIVFPQFastScan:
@@ -476,12 +498,6 @@ def _empty_index(model: DescriptorModel) -> faiss.IndexIVFPQFastScan:
     return index
 
 
-def _geometry(cylinders: Cylinders) -> NDArray[np.int16]:
-    """`(n, 3) int16`: x, y in pixels, direction in 1/1024 turn."""
-    turn = np.rint(cylinders.direction * (1024 / (2 * np.pi))) % 1024
-    return np.column_stack([np.rint(cylinders.x), np.rint(cylinders.y), turn]).astype(np.int16)
-
-
 def _grown(array: NDArray[_Number], size: int) -> NDArray[_Number]:
     """The array with room for `size` rows, a quarter more than needed where it must grow."""
     if size <= len(array):
@@ -491,7 +507,7 @@ def _grown(array: NDArray[_Number], size: int) -> NDArray[_Number]:
     return larger
 
 
-def _npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+def _npz(**arrays: NDArray[np.generic]) -> bytes:
     buffer = BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
@@ -525,8 +541,8 @@ def _crc(path: Path) -> int:
     return checksum
 
 
-def _mapped(path: Path, dtype: type[np.generic], width: tuple[int, ...]) -> np.ndarray:
+def _mapped(path: Path) -> NDArray[np.uint64]:
     """The file as a read-only array that lives in the page cache."""
     if path.stat().st_size == 0:
-        return np.zeros((0, *width), dtype=dtype)
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r")).reshape(-1, *width)
+        return np.zeros(0, dtype=np.uint64)
+    return np.asarray(np.memmap(path, dtype=np.uint64, mode="r"))
