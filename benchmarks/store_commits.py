@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 from capture.sample import FingerPosition
 from matching.decision import Decision, Reason
@@ -46,7 +46,12 @@ def main() -> None:
         "commit": subprocess.run(
             ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
         ).stdout.strip(),
-        "machine": {"cpu": cpu(), "processors": os.cpu_count(), "python": platform.python_version()},
+        "machine": {
+            "cpu": cpu(),
+            "processors": os.cpu_count(),
+            "load_average_1min": round(os.getloadavg()[0], 1),  # of everything else that runs here
+            "python": platform.python_version(),
+        },
         "parameters": {"encounters": arguments.encounters},
         "rows": rows,
     }
@@ -60,6 +65,7 @@ def measure(batch: int, encounters: int, folder: Path) -> dict[str, float]:
     templates = [os.urandom(500) for _ in range(10)]
     fingers = [FingerRecord(FingerPosition(n), t, 60) for n, t in enumerate(templates, start=1)]
     times = []
+    cpu_begun = process_time()
     with tempfile.TemporaryDirectory(dir=folder) as made, Store.open(Path(made) / "data") as store:
         for first in range(0, encounters, batch):
             begun = perf_counter()
@@ -79,9 +85,11 @@ def measure(batch: int, encounters: int, folder: Path) -> dict[str, float]:
                     )
                     t.remember(f"r{number}", "Enroll", bytes(32), bytes(300))
             times.append(perf_counter() - begun)
+        cpu_s = process_time() - cpu_begun
     return {
         "batch": batch,
         "encounters_per_s": round(encounters / sum(times), 1),
+        "cpu_ms_per_encounter": round(1000 * cpu_s / encounters, 3),
         "transaction_ms_median": round(1000 * statistics.median(times), 2),
         "transaction_ms_p95": round(1000 * statistics.quantiles(times, n=20)[-1], 2),
     }
