@@ -145,7 +145,7 @@ def read_resolve_case(request: case_pb2.ResolveCaseRequest) -> tuple[str, Resolu
     case_id = _id(request.case_id, "case_id", faults)
     resolution = _enum(
         Resolution,
-        case_pb2.Resolution,
+        case_pb2.Resolution.DESCRIPTOR,
         "RESOLUTION_",
         request.resolution,
         "resolution",

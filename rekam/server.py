@@ -48,9 +48,43 @@ SERVICES = tuple(
     service.full_name for module in _MODULES for service in module.DESCRIPTOR.services_by_name.values()
 )
 
-S = TypeVar("S")
 Q = TypeVar("Q")
 A = TypeVar("A")
+
+
+class _Calls:
+    """How many calls are under way, from the request to the last byte of the answer. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._number = 0
+
+    def begin(self, context: grpc.ServicerContext) -> None:
+        """Count a call until it is over."""
+        with self._changed:
+            self._number += 1
+        if not context.add_callback(self._end):
+            self._end()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._number -= 1
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until none is under way, no longer than this."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number == 0, seconds)
+
+
+class _Service:
+    def __init__(self, workflow: Workflow, calls: _Calls) -> None:
+        self._workflow = workflow
+        self._calibration = Calibration.load()
+        self.calls = calls
+
+
+S = TypeVar("S", bound=_Service)
 
 
 def answered(method: Callable[[S, Q, grpc.ServicerContext], A]) -> Callable[[S, Q, grpc.ServicerContext], A]:
@@ -58,6 +92,7 @@ def answered(method: Callable[[S, Q, grpc.ServicerContext], A]) -> Callable[[S, 
 
     @wraps(method)
     def wrapper(service: S, request: Q, context: grpc.ServicerContext) -> A:
+        service.calls.begin(context)
         try:
             return method(service, request, context)
         except (RekamError, CaptureError, MatchingError) as error:
@@ -83,12 +118,8 @@ def deadline(context: grpc.ServicerContext) -> Check:
     return check
 
 
-class EnrollmentService(enrollment_pb2_grpc.EnrollmentServiceServicer):
+class EnrollmentService(_Service, enrollment_pb2_grpc.EnrollmentServiceServicer):
     """Records people."""
-
-    def __init__(self, workflow: Workflow, calibration: Calibration) -> None:
-        self._workflow = workflow
-        self._calibration = calibration
 
     @answered
     def Enroll(  # noqa: N802 - the name in the contract
@@ -134,12 +165,8 @@ class EnrollmentService(enrollment_pb2_grpc.EnrollmentServiceServicer):
         return enrollment_pb2.DeleteSubjectResponse(encounters_erased=erased.encounters)
 
 
-class IdentificationService(identification_pb2_grpc.IdentificationServiceServicer):
+class IdentificationService(_Service, identification_pb2_grpc.IdentificationServiceServicer):
     """Searches and verifies."""
-
-    def __init__(self, workflow: Workflow, calibration: Calibration) -> None:
-        self._workflow = workflow
-        self._calibration = calibration
 
     @answered
     def Identify(  # noqa: N802
@@ -162,12 +189,8 @@ class IdentificationService(identification_pb2_grpc.IdentificationServiceService
         return codec.write_verified(verified, self._calibration)
 
 
-class CaseService(case_pb2_grpc.CaseServiceServicer):
+class CaseService(_Service, case_pb2_grpc.CaseServiceServicer):
     """Suspected double identities."""
-
-    def __init__(self, workflow: Workflow, calibration: Calibration) -> None:
-        self._workflow = workflow
-        self._calibration = calibration
 
     @answered
     def ListCases(  # noqa: N802
@@ -175,10 +198,11 @@ class CaseService(case_pb2_grpc.CaseServiceServicer):
     ) -> case_pb2.ListCasesResponse:
         """List cases, oldest first."""
         after, size = codec.read_page(request)
-        cases = self._workflow.cases(codec.read_case_state(request), after, size)
+        # One more than fits tells whether there is another page.
+        cases = self._workflow.cases(codec.read_case_state(request), after, size + 1)
         return case_pb2.ListCasesResponse(
-            cases=[codec.write_case(case) for case in cases],
-            next_page_token=cases[-1].case_id if len(cases) == size else "",
+            cases=[codec.write_case(case) for case in cases[:size]],
+            next_page_token=cases[size - 1].case_id if len(cases) > size else "",
         )
 
     @answered
@@ -208,11 +232,8 @@ class CaseService(case_pb2_grpc.CaseServiceServicer):
         return case_pb2.ResolveCaseResponse(case=codec.write_case(case))
 
 
-class QualityService(quality_pb2_grpc.QualityServiceServicer):
+class QualityService(_Service, quality_pb2_grpc.QualityServiceServicer):
     """Judges images at capture."""
-
-    def __init__(self, workflow: Workflow) -> None:
-        self._workflow = workflow
 
     @answered
     def Assess(  # noqa: N802
@@ -223,11 +244,8 @@ class QualityService(quality_pb2_grpc.QualityServiceServicer):
         return codec.write_assessed(assessed, template=request.include_template)
 
 
-class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
+class GalleryService(_Service, gallery_pb2_grpc.GalleryServiceServicer):
     """Looks into the gallery."""
-
-    def __init__(self, workflow: Workflow) -> None:
-        self._workflow = workflow
 
     @answered
     def Stats(  # noqa: N802
@@ -251,10 +269,10 @@ class GalleryService(gallery_pb2_grpc.GalleryServiceServicer):
     ) -> gallery_pb2.ListSubjectsResponse:
         """List subjects in a stable order."""
         after, size = codec.read_page(request)
-        subjects = self._workflow.subjects(after, size)
+        subjects = self._workflow.subjects(after, size + 1)
         return gallery_pb2.ListSubjectsResponse(
-            subjects=[codec.write_subject(subject) for subject in subjects],
-            next_page_token=subjects[-1].subject_id if len(subjects) == size else "",
+            subjects=[codec.write_subject(subject) for subject in subjects[:size]],
+            next_page_token=subjects[size - 1].subject_id if len(subjects) > size else "",
         )
 
 
@@ -262,7 +280,7 @@ class Server:
     """A running server. `port` is the one it listens on, also where the settings left the choice open."""
 
     def __init__(self, settings: Settings, workflow: Workflow) -> None:
-        calibration = Calibration.load()
+        self._calls = _Calls()
         self._health = health.HealthServicer()
         self._server = grpc.server(
             ThreadPoolExecutor(HANDLER_THREADS, thread_name_prefix="rekam-call"),
@@ -274,16 +292,14 @@ class Server:
             ],
             maximum_concurrent_rpcs=MOST_CALLS,
         )
-        add = self._server
-        enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server(
-            EnrollmentService(workflow, calibration), add
-        )
+        add, calls = self._server, self._calls
+        enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server(EnrollmentService(workflow, calls), add)
         identification_pb2_grpc.add_IdentificationServiceServicer_to_server(
-            IdentificationService(workflow, calibration), add
+            IdentificationService(workflow, calls), add
         )
-        case_pb2_grpc.add_CaseServiceServicer_to_server(CaseService(workflow, calibration), add)
-        quality_pb2_grpc.add_QualityServiceServicer_to_server(QualityService(workflow), add)
-        gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(workflow), add)
+        case_pb2_grpc.add_CaseServiceServicer_to_server(CaseService(workflow, calls), add)
+        quality_pb2_grpc.add_QualityServiceServicer_to_server(QualityService(workflow, calls), add)
+        gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryService(workflow, calls), add)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, add)
         reflection.enable_server_reflection(
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
@@ -302,7 +318,11 @@ class Server:
     def stop(self) -> None:
         """Take no new calls, let the running ones finish within `STOP_SECONDS`."""
         self._health.enter_graceful_shutdown()
-        self._server.stop(STOP_SECONDS).wait()
+        stopped = self._server.stop(STOP_SECONDS)
+        self._calls.wait(STOP_SECONDS)
+        # What streams on, a watcher of health or a reflection client, would never end by itself.
+        self._server.stop(0)
+        stopped.wait()
 
 
 def serve(settings: Settings, workflow: Workflow, started: Callable[[Server], None]) -> None:

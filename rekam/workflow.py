@@ -199,10 +199,12 @@ class Workflow:
         check: Check,
     ) -> Recorded | Recapture:
         def produce() -> Recorded | Recapture:
-            _require_every_finger(presentation)
+            _require_every_finger([s.position for s in presentation.samples], presentation.missing)
             with self._store.read() as reader:
                 whose(reader)
             captured = self._capture(presentation.samples, check)
+            # Once more: templates may tell positions that the samples did not.
+            _require_every_finger([c.position for c in captured], presentation.missing)
             if poor := tuple(_poor(c) for c in captured if c.refused):
                 return Recapture(poor)
             form = encounter_form([c.template for c in captured if c.template is not None])
@@ -483,10 +485,12 @@ class Workflow:
 
         jobs = [self._pool.submit(one, place, presented) for place, presented in enumerate(samples)]
         try:
-            return tuple(job.result() for job in jobs)
+            captured = tuple(job.result() for job in jobs)
         finally:
             for job in jobs:
                 job.cancel()
+        _require_one_of_each([c.position for c in captured])
+        return captured
 
     def _capture_one(self, place: int, presented: Presented) -> _Captured:
         with _at_sample(place):
@@ -593,7 +597,10 @@ class Workflow:
 
     def _form(self, reader: Reader, key: int) -> EncounterForm | None:
         """The form of an encounter to compare with, from memory where it is indexed; None once erased."""
-        return self._gallery.form(key) if key in self._gallery else self._search_form(reader, key)
+        try:
+            return self._gallery.form(key)
+        except KeyError:
+            return self._search_form(reader, key)
 
     def _search_form(self, reader: Reader, key: int) -> EncounterForm | None:
         """The form of an encounter to index: as just captured, or made of its stored templates."""
@@ -639,16 +646,23 @@ def _is(person: Person, subject: SubjectRecord | None) -> bool:
     return subject is not None and person.subject_id == subject.subject_id
 
 
-def _require_every_finger(presentation: Presentation) -> None:
+def _require_every_finger(presented: Sequence[FingerPosition], declared: Sequence[Missing]) -> None:
     """Every finger is presented or declared missing, and none both."""
-    known = [s.position for s in presentation.samples if s.position]
-    unknown = len(presentation.samples) - len(known)
-    missing = [m.position for m in presentation.missing]
+    known = [position for position in presented if position]
+    unknown = len(presented) - len(known)
+    missing = [m.position for m in declared]
     if both := sorted(set(known) & set(missing)):
         raise InvalidRequest([("missing", f"presented and declared missing: {_words(both)}")])
     absent = sorted(_ALL_FINGERS - set(known) - set(missing))
     if len(absent) > unknown:
         raise InvalidRequest([("samples", f"neither presented nor declared missing: {_words(absent)}")])
+
+
+def _require_one_of_each(presented: Sequence[FingerPosition]) -> None:
+    """No finger twice, also where templates tell the positions."""
+    known = [position for position in presented if position]
+    if twice := sorted({position for position in known if known.count(position) > 1}):
+        raise InvalidRequest([("samples", f"presented more than once: {_words(twice)}")])
 
 
 def _words(positions: Iterable[FingerPosition]) -> str:
@@ -743,9 +757,10 @@ def _resolved_to(
             raise WrongState("the NIK was enrolled after this case was opened: compare the two first")
         return subject
     if subject_id is None:
-        subject_id = next((p.subject_id for p in evidence.candidates if p.subject_id is not None), None)
+        likely = (p.subject_id for p in evidence.candidates if p.comparison.llr >= evidence.review_llr)
+        subject_id = next(filter(None, likely), None)
     if subject_id is None:
-        raise WrongState("no candidate of this case is enrolled: name the subject it is")
+        raise WrongState("no enrolled candidate of this case is likely: name the subject it is")
     return _found(t.subject(subject_id), "subject", subject_id)
 
 

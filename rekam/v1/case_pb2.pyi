@@ -320,7 +320,7 @@ class ResolveCaseRequest(_message.Message):
     comment: _builtins.str
     """Remark, 2000 characters at most."""
     subject_id: _builtins.str
-    """For SAME_PERSON: the subject it is; empty for the best enrolled candidate of the evidence."""
+    """For SAME_PERSON: the subject it is; empty for the best enrolled candidate that matches or is uncertain."""
     def __init__(
         self,
         *,
