@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -309,26 +310,16 @@ def _missing(fingers: Sequence[FingerFile]) -> list[types_pb2.MissingFinger]:
 
 
 def _print_table(returns: Sequence[Return]) -> None:
-    table = Table(
-        "person",
-        "returned",
-        "decision",
-        "right",
-        "LLR",
-        "innocent LLR",
-        "search ms",
-        "enrol ms",
-        title="who came back",
-    )
-    for person in dict.fromkeys(r.person.name for r in returns):
-        rows = [r for r in returns if r.person.name == person]
-        decisions = sorted({r.decision for r in rows})
+    table = Table("person", "decisions", "right", "LLR", "innocent LLR", "search ms", "enrol ms")
+    table.title = "who came back under new NIKs"
+    for name in dict.fromkeys(r.person.name for r in returns):
+        rows = [r for r in returns if r.person.name == name]
+        decisions = Counter(r.decision for r in rows)
         table.add_row(
-            person,
-            str(len(rows)),
-            ", ".join(f"{sum(r.decision == d for r in rows)} {d}" for d in decisions),
+            name,
+            ", ".join(f"{count} {decision}" for decision, count in sorted(decisions.items())),
             str(sum(r.right for r in rows)),
-            f"{min(r.llr for r in rows):.1f} to {max(r.llr for r in rows):.1f}",
+            f"{min(r.llr for r in rows):.1f}",
             f"{max(r.innocent_llr for r in rows):.1f}",
             f"{np.median([r.search_ms for r in rows]):.0f}",
             f"{np.median([r.enrol_ms for r in rows]):.0f}",

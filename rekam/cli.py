@@ -37,7 +37,13 @@ from rekam.v1 import (
 )
 from rekam.workflow import Workflow
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="The biometric core of a civil registry.")
+# No pretty tracebacks: they print local variables, and here those are people's data.
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The biometric core of a civil registry.",
+)
 cases_app = typer.Typer(no_args_is_help=True, help="Suspected double identities.")
 app.add_typer(cases_app, name="cases")
 app.add_typer(evaluate_app, name="evaluate")
