@@ -25,7 +25,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
@@ -111,7 +110,7 @@ def main(
         returns = _bring_back(client, population, subjects, ppi)
     _print_table(returns)
     picture = _picture(population, ppi)
-    cv2.imwrite(str(out / "caught.png"), picture)
+    Image.fromarray(picture).save(out / "caught.png")
     console.print(f"picture of one caught pair: {out / 'caught.png'}", highlight=False)
     came_back = [p for p in population if p.returning]
     caught = [p for p in came_back if all(r.right for r in returns if r.person is p)]
