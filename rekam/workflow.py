@@ -6,6 +6,7 @@ The way of an encounter, in `Workflow._record`: capture -> recapture? -> same fi
 
 import logging
 import secrets
+import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -152,6 +153,7 @@ class Workflow:
         self._extractor = FingerprintExtractor()
         self._store = Store.open(settings.data_dir)
         self._forms: dict[int, EncounterForm] = {}
+        self._erased = False
         self._gallery = self._open_gallery(progress)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="rekam-extract")
         self._running: dict[str, tuple[str, bytes, Future[object]]] = {}
@@ -159,10 +161,12 @@ class Workflow:
         self._commits = GroupCommit(self._store, self._follow_store, settings.max_batch)
 
     def close(self) -> None:
-        """Finish what was accepted, save the index, release the store."""
+        """Finish what was accepted, save the index, release the store; what was erased leaves the disk."""
         self._commits.close()
         self._pool.shutdown()
         self._gallery.save(self._settings.data_dir / _INDEX)
+        if self._erased:
+            self._store.compact()
         self._store.close()
 
     # Recording ------------------------------------------------------------------------------------
@@ -579,6 +583,7 @@ class Workflow:
 
     def _follow_store(self, progress: Progress | None = None) -> None:
         """Apply the changes the index has not seen. Called after every commit, by the writing thread."""
+        gone: set[int] = set()
         with self._store.read() as reader:
             start, last = self._gallery.watermark, reader.last_change()
             while changes := reader.changes(self._gallery.watermark, limit=_SAVE_AFTER):
@@ -587,13 +592,19 @@ class Workflow:
                     form = self._search_form(reader, change.encounter_seq) if added else None
                     if change.encounter_seq in self._gallery:
                         self._gallery.remove(change.encounter_seq)
+                        gone.add(change.encounter_seq)
                     if form is not None:
+                        gone.discard(change.encounter_seq)
                         label = _label(change.encounter_seq, change.subject_key)
                         self._gallery.add(change.encounter_seq, label, form)
                     self._gallery.watermark = change.seq
                     if progress is not None:
                         progress(change.seq - start, last - start)
         self._forms.clear()
+        if gone:
+            # The saved copy still holds what was erased: better none, until the next one is saved.
+            self._erased = True
+            shutil.rmtree(self._settings.data_dir / _INDEX, ignore_errors=True)
 
     def _form(self, reader: Reader, key: int) -> EncounterForm | None:
         """The form of an encounter to compare with, from memory where it is indexed; None once erased."""
