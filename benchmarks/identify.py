@@ -4,9 +4,9 @@
 
 The gallery is the synthetic population plus one encounter of each real person of the development sets: nine
 of CrossMatch with their fingers, and every FVC finger as a person of one finger. Probes are the others of
-these impressions, other impressions of synthetic people, and people who are not enrolled. Each real probe is also
-compared with everybody (the oracle), unless `--oracle` says fewer. Times are processor times of the whole
-process, all threads, templates to result.
+these impressions, other impressions of synthetic people, and people who are not enrolled. Each real probe is
+also compared with everybody (the oracle), unless `--oracle` says fewer. Times are processor times of the
+whole process, all threads, templates to result.
 """
 
 import argparse
@@ -159,7 +159,10 @@ def impostor_quantile(forms: list[EncounterForm], rng: np.random.Generator, pair
 
 
 def bytes_a_finger(gallery: FingerprintGallery, count: int) -> list[int]:
-    """What each finger of the first people holds: 184 + 8 + 4 bytes a cylinder, 16 + 8 in the index, objects."""
+    """What each finger of the first people holds.
+
+    A cylinder: 184 bytes packed, 8 of place, 4 of finger, 16 + 8 in the index; objects and tables besides.
+    """
     return [220 * len(finger.cylinders) + 400 for key in range(count) for finger in gallery.form(key).fingers]
 
 

@@ -80,7 +80,7 @@ class DescriptorModel:
     def from_file(cls, path: Path) -> "DescriptorModel":
         """Read what `benchmarks/train_descriptors.py` writes; raises `ParametersUnavailable`."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 if (
                     int(data["version"]) != DESCRIPTORS_VERSION
                     or int(data["extractor"]) != Extractor.LEADER_1
