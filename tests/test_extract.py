@@ -151,6 +151,8 @@ def test_the_foreground_is_where_the_contrast_is() -> None:
     mask = foreground(image)
     assert mask[disc].mean() > 0.97
     assert mask[np.hypot(x - 150, y - 150) > 100].mean() < 0.02
+    image[:, -2:] = 0
+    assert not foreground(image)[:, -10:].any(), "a line along the edge is no finger"
 
 
 def test_running_on_a_part_gives_the_same_minutiae() -> None:

@@ -35,8 +35,9 @@ def foreground(image: NDArray[np.uint8], params: Params = _PARAMS) -> NDArray[np
     contrast = np.sqrt(np.maximum(cv2.blur(grey * grey, size) - mean * mean, 0))
     strong = float(np.percentile(contrast, 95))
     mask = (contrast >= max(params.min_contrast, params.relative_contrast * strong)).astype(np.uint8)
-    mask = _morph(mask, cv2.MORPH_CLOSE, params.closing)
-    mask = _morph(mask, cv2.MORPH_OPEN, params.opening)
+    # A print that the image cuts off goes on beyond; a bright or dark line along the edge does not.
+    mask = _morph(mask, cv2.MORPH_CLOSE, params.closing, cv2.BORDER_REPLICATE)
+    mask = _morph(mask, cv2.MORPH_OPEN, params.opening, cv2.BORDER_CONSTANT)
     return mask.astype(np.bool_)
 
 
@@ -50,8 +51,8 @@ def has_light_ridges(image: NDArray[np.uint8], mask: NDArray[np.bool_], params: 
     return bool(np.median(image[~mask]) < image[mask].mean() - params.min_inversion)
 
 
-def _morph(mask: NDArray[np.uint8], operation: int, size: int) -> NDArray[np.uint8]:
-    """Close or open with a disc, as if the mask went on beyond its edges."""
+def _morph(mask: NDArray[np.uint8], operation: int, size: int, beyond: int) -> NDArray[np.uint8]:
+    """Close or open with a disc; `beyond` says how the mask goes on outside the image."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    padded = cv2.copyMakeBorder(mask, size, size, size, size, cv2.BORDER_REPLICATE)
+    padded = cv2.copyMakeBorder(mask, size, size, size, size, beyond, value=0)
     return cv2.morphologyEx(padded, operation, disc)[size:-size, size:-size].astype(np.uint8)

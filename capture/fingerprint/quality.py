@@ -39,7 +39,7 @@ class Params:
     counted_score: float = 0.55
     sure_score: float = 0.8
     doubtful_ridge_share: float = 0.45
-    min_sure_if_doubtful: int = 4
+    min_sure_if_doubtful: int = 6
     # the score
     sure_minutiae: tuple[float, float] = (2.0, 50.0)
     mean_score: tuple[float, float] = (0.6, 0.95)
