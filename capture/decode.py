@@ -31,13 +31,15 @@ from capture.wsq import read_wsq, wsq_pixels
 class DecodeLimits:
     """What an image of one finger may be: file size in bytes, sides in pixels and inches, resolution in ppi.
 
-    The resolutions cover scanners of 250 to 1500 ppi, with room for rounding in file headers.
+    A rolled finger's box is 1.6 x 1.5 inches; the area bounds the time and memory of extraction (1 GB at 3
+    square inches). The resolutions cover scanners of 250 to 1500 ppi, with room for rounding in headers.
     """
 
     max_bytes: int = 16 * 1024 * 1024
     max_pixels: int = 4_000_000
     min_side: int = 48
     max_inches: float = 3.0
+    max_square_inches: float = 3.0
     min_ppi: float = 240.0
     max_ppi: float = 1600.0
 
@@ -106,9 +108,9 @@ def decode_image(
 
     # 3. One resolution, or none at all.
     resolution = _agreed_ppi(ppi, embedded, limits)
-    inches = max(image.shape) / resolution
-    if inches > limits.max_inches:
-        text = f"at {resolution:g} ppi the image is {inches:.1f} inches long, more than {limits.max_inches:g}"
+    height, width = (side / resolution for side in image.shape)
+    if max(height, width) > limits.max_inches or height * width > limits.max_square_inches:
+        text = f"at {resolution:g} ppi the image is {width:.1f} x {height:.1f} inches, too large for a finger"
         raise ImageRefused(ImageProblem.TOO_MANY_PIXELS, text)
     return Sample(image=image, ppi=resolution, position=position, format=encoding)
 

@@ -178,6 +178,7 @@ def test_limits_hold_for_every_format(name: str) -> None:
     assert problem(data, limits=DecodeLimits(max_pixels=200 * 180 - 1)) is ImageProblem.TOO_MANY_PIXELS
     assert problem(data, limits=DecodeLimits(min_side=181)) is ImageProblem.TOO_SMALL
     assert problem(data, limits=DecodeLimits(max_inches=0.3)) is ImageProblem.TOO_MANY_PIXELS
+    assert problem(data, limits=DecodeLimits(max_square_inches=0.14)) is ImageProblem.TOO_MANY_PIXELS
     exact = DecodeLimits(max_bytes=len(data), max_pixels=200 * 180, min_side=180, max_inches=0.4)
     assert decode_image(data, ppi=500, limits=exact).image.shape == (200, 180)
 
