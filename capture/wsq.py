@@ -30,6 +30,9 @@ _PPI = re.compile(rb"^PPI[ \t]+(\d{1,5})\s*$", re.MULTILINE)
 _BANDS = 64
 _CODED_BANDS = 60
 _MAX_TAPS = 31
+# Far more than encoders write; they bound the work on hostile files.
+_MAX_SEGMENTS = 64
+_MAX_TABLES = 8
 
 
 class WsqDamaged(Exception):
@@ -80,7 +83,7 @@ def read_wsq(data: bytes) -> WsqFile:
         if first != _SOI:
             raise WsqDamaged("it does not start as a WSQ file")
         at = 2
-        while True:
+        for _ in range(_MAX_SEGMENTS):
             (marker,) = struct.unpack_from(">H", data, at)
             if marker == _EOI:
                 break
@@ -110,6 +113,8 @@ def read_wsq(data: bytes) -> WsqFile:
                 at = end.start()
             else:
                 raise WsqDamaged(f"marker {marker:04x} is not known")
+        else:
+            raise WsqDamaged(f"it has more than {_MAX_SEGMENTS} segments")
     except (struct.error, IndexError) as error:
         raise WsqDamaged("it is cut off") from error
     if frame is None or filters is None or quantisation is None or not scans:
@@ -306,7 +311,11 @@ def _quantisation(body: bytes) -> tuple[float, NDArray[np.float64]]:
 
 def _huffman_tables(body: bytes) -> Iterator[tuple[int, NDArray[np.uint16]]]:
     """The tables of one segment by number: for each 16 bits the code they start with, 0 where none."""
+    seen: set[int] = set()
     while body:
+        if body[0] >= _MAX_TABLES or body[0] in seen:
+            raise WsqDamaged("a Huffman table has an impossible number")
+        seen.add(body[0])
         counts, symbols = body[1:17], body[17 : 17 + sum(body[1:17])]
         if len(counts) != 16 or len(symbols) != sum(counts):
             raise WsqDamaged("a Huffman table is cut off")

@@ -109,6 +109,17 @@ def test_wsq_without_its_end_is_damaged() -> None:
             wsq_pixels(read_wsq(data[:cut]))
 
 
+def test_wsq_with_endless_segments_is_damaged() -> None:
+    data = encoded(ridges(), "wsq")
+    comment = b"\xff\xa8\x00\x06spam"
+    assert wsq_pixels(read_wsq(data[:2] + comment * 40 + data[2:])).shape == (200, 180)
+    with pytest.raises(WsqDamaged, match="segments"):
+        read_wsq(data[:2] + comment * 64 + data[2:])
+    table = b"\x00" + bytes(16)
+    with pytest.raises(WsqDamaged, match="Huffman"):
+        read_wsq(data[:2] + b"\xff\xa6" + struct.pack(">H", 2 + 2 * len(table)) + table * 2 + data[2:])
+
+
 def test_colour_becomes_luma_and_transparency_white() -> None:
     grey = ridges()
     rgb = Image.merge("RGB", [Image.fromarray(grey)] * 3)
