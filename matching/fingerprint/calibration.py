@@ -19,7 +19,7 @@ from matching.fingerprint.comparison import COMPARISON_VERSION
 FMR_1E2 = 1e-2
 FMR_1E3 = 1e-3
 FMR_1E4 = 1e-4
-_FORMAT = 1
+FORMAT = 1
 
 
 class RateUnsupported(MatchingError):
@@ -71,7 +71,7 @@ class Calibration:
         """Parse what `benchmarks/calibrate.py` writes; extra keys are notes for people."""
         try:
             data = json.loads(text)
-            if data["format"] != _FORMAT or data["comparison_version"] != COMPARISON_VERSION:
+            if data["format"] != FORMAT or data["comparison_version"] != COMPARISON_VERSION:
                 raise ParametersUnavailable(
                     "the fingerprint calibration was fitted for another version of the comparison: "
                     "run benchmarks/calibrate.py"

@@ -8,6 +8,7 @@ logistic functions of the relaxation are smooth steps of the same place and stee
 
 from dataclasses import dataclass
 from math import cos, exp, pi, sin
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -23,8 +24,7 @@ _Words = NDArray[np.uint64]
 _Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Params:
+class Params(NamedTuple):
     """The parameters of the paper; directions of paired cylinders may differ by a quarter turn at most."""
 
     min_common: float = 0.6  # share of the base's cells that count in both
