@@ -106,7 +106,10 @@ def decode_image(
     except Exception as error:
         raise ImageRefused(ImageProblem.DAMAGED, f"the {encoding} image is damaged: {error}") from error
 
-    # 3. One resolution, or none at all.
+    # 3. One resolution, or none at all. Registry software in use writes 1000 ppi into the JPEG 2000 files
+    #    of 500 ppi scanners: there the sender's word alone counts.
+    if encoding == "jp2" and ppi is not None:
+        embedded = None
     resolution = _agreed_ppi(ppi, embedded, limits)
     height, width = (side / resolution for side in image.shape)
     if max(height, width) > limits.max_inches or height * width > limits.max_square_inches:

@@ -256,6 +256,7 @@ def test_declared_and_embedded_resolution_must_agree() -> None:
     assert decode_image(data, ppi=508).ppi == 508
     assert problem(data, ppi=569) is ImageProblem.RESOLUTION_CONFLICT
     assert decode_image(encoded(ridges(), "png", dpi=(150, 150)), ppi=500).ppi == 500
+    assert decode_image(files_of(1000)["jp2"], ppi=500).ppi == 500
     assert problem(encoded(ridges(), "png", dpi=(500, 600)), ppi=None) is ImageProblem.RESOLUTION_CONFLICT
 
 
