@@ -8,10 +8,10 @@ from capture.sample import FingerPosition
 
 
 def template_of(
-    x: NDArray[np.float64], y: NDArray[np.float64], direction: NDArray[np.float64], side: int
+    x: NDArray[np.floating], y: NDArray[np.floating], direction: NDArray[np.floating], side: int
 ) -> FingerprintTemplate:
     turn = np.float32(2 * np.pi)
-    wrapped = (direction % (2 * np.pi)).astype(np.float32)
+    wrapped = (direction.astype(np.float64) % (2 * np.pi)).astype(np.float32)
     return FingerprintTemplate(
         x=x.astype(np.float32),
         y=y.astype(np.float32),

@@ -1,9 +1,10 @@
 """1:1 comparison of two fingers: local similarities, one-to-one pairs, and relaxation of their weights.
 
 R. Cappelli, M. Ferrara, D. Maltoni, "Minutia Cylinder-Code", IEEE TPAMI 32(12), 2010: the bit-based local
-similarity and the relaxation of LSA-R. Two things differ from the paper, for their cost and without a
-measured loss: pairs are taken greedily by falling similarity instead of by linear sum assignment, and the
-logistic functions of the relaxation are smooth steps of the same place and steepness.
+similarity and the relaxation of LSA-R. Three things differ from the paper, without a measured loss: pairs are
+taken greedily by falling similarity instead of by linear sum assignment, and the logistic functions of the
+relaxation are smooth steps of the same place and steepness, both for their cost; the pairs of largest weight
+count, not those whose weight fell least, which leaves pairs without any support in a tie.
 """
 
 from dataclasses import dataclass
@@ -147,10 +148,10 @@ def _compare(
     turn = ad[i] - bd[j]
     support = _support(ax[i], ay[i], bx[j], by[j], np.cos(turn), np.sin(turn))
     weight = _relaxed(start, support)
-    # 4. The mean weight of the best supported pairs; how many depends on the smaller finger.
+    # 4. The mean of the largest weights; how many depends on the smaller finger.
     spread = _MAX_PAIRS - _MIN_PAIRS
     wanted = int(_MIN_PAIRS + np.rint(spread / (1 + exp(-_PAIRS_TAU * (na - _PAIRS_MU)))))
-    best = np.argsort(-weight / start, kind="mergesort")[:wanted]
+    best = np.argsort(-weight, kind="mergesort")[:wanted]
     pairs = np.empty((len(best), 2), dtype=np.int32)
     contributions = np.empty(len(best), dtype=np.float32)
     score = 0.0
