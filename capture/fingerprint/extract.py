@@ -55,7 +55,7 @@ class FingerprintExtractor:
         """Template and quality of one finger. A poor sample is an outcome, not an error.
 
         Trace keys: `image_500`, `foreground`, `network_score`, `minutiae` (n, 5: x, y, direction, ending,
-        score). Cost: 0.2 to 0.6 s, one thread, nearly all of it in the network.
+        score). Cost: 0.3 to 1 s, one thread, nearly all of it in the network.
         """
         image = to_500_ppi(sample).image
         trace("image_500", image)
