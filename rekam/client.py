@@ -35,6 +35,10 @@ class Client:
             options=[
                 ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
                 ("grpc.max_send_message_length", _LARGEST_MESSAGE),
+                # A server that was restarted is found again at once.
+                ("grpc.initial_reconnect_backoff_ms", 200),
+                ("grpc.min_reconnect_backoff_ms", 200),
+                ("grpc.max_reconnect_backoff_ms", 2_000),
             ],
         )
         self.enrollment = EnrollmentServiceStub(self._channel)
@@ -73,10 +77,11 @@ class FingerFile:
 
 
 def finger_files(paths: Sequence[Path]) -> list[FingerFile]:
-    """The fingers in folders and files, named by finger.
+    """The fingers in folders and files, told by the names of the files.
 
-    Such as `right_index.png`, `2.wsq`, `left_thumb_2.png` or `unknown.bmp`: what stands before the file's ending, less a trailing `_<number>`, is a position by name or ISO code.
-    Raises `InvalidRequest` for a name that tells no finger, and where there is no image.
+    What stands before a file's ending, less a trailing `_<number>`, is a position by name or ISO code:
+    `right_index.png`, `2.wsq`, `left_thumb_2.png`, `unknown.bmp`. Raises `InvalidRequest` for a name that
+    tells no finger, and where there is no image.
     """
     files: list[Path] = []
     for path in paths:
