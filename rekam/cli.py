@@ -110,6 +110,7 @@ def serve_command(
 ) -> None:
     """Start the server. Every setting can also be given as REKAM_<NAME>; see docs/configuration.md."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = load_settings(
         data_dir=data_dir,
         host=host,

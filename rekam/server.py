@@ -332,5 +332,7 @@ def serve(settings: Settings, workflow: Workflow, started: Callable[[Server], No
         signal.signal(number, lambda *_: stop.set())
     server = Server(settings, workflow)
     started(server)
-    stop.wait()
+    # In slices: the signal may have reached another thread, which does not wake this one.
+    while not stop.wait(0.2):
+        pass
     server.stop()
