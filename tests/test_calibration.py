@@ -1,0 +1,170 @@
+import json
+from dataclasses import replace
+from math import log10
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.calibrate import cllr, fitted, fmr_steps, isotonic_llr, lower_cap, upper_count
+from capture.fingerprint.template import Extractor
+from matching.error_rates import Pairs
+from matching.errors import ParametersUnavailable
+from matching.fingerprint.calibration import FMR_1E2, FMR_1E3, FMR_1E4, FORMAT, Calibration, RateUnsupported
+from matching.fingerprint.comparison import COMPARISON_VERSION
+
+SCORES = st.floats(-1, 2, allow_nan=False)
+
+SMALL = Calibration(
+    llr_scores=(0.1, 0.2, 0.4),
+    llrs=(-1.5, 0.5, 2.5),
+    fmr_scores=(0.1, 0.2, 0.3),
+    fmrs=(0.5, 0.05, 0.003),
+    genuine_pairs=100,
+    impostor_pairs=1000,
+    extractor=Extractor.LEADER_1,
+    comparison_version=COMPARISON_VERSION,
+)
+
+
+def normal_pairs(n: int, seed: int) -> Pairs:
+    """Genuine scores around 2, impostors around 0, both with unit variance: the true ratio is known."""
+    random = np.random.default_rng(seed)
+    genuine = np.arange(2 * n) < n
+    finger_a = np.arange(2 * n, dtype=np.int64)
+    return Pairs(
+        random.normal(np.where(genuine, 2.0, 0.0)),
+        genuine,
+        finger_a,
+        np.where(genuine, finger_a, finger_a + 1).astype(np.int64),
+    )
+
+
+def test_shipped_calibration_loads_and_supports_its_named_rates() -> None:
+    shipped = Calibration.load()
+    assert shipped.comparison_version == COMPARISON_VERSION
+    assert shipped.extractor is Extractor.LEADER_1
+    assert shipped.impostor_pairs == 81_600 + 11_520
+    thresholds = [shipped.threshold(rate) for rate in (FMR_1E2, FMR_1E3, FMR_1E4)]
+    assert 0 < thresholds[0] < thresholds[1] < thresholds[2] < 0.2
+    assert -2.5 < shipped.llr(0.0) < -1
+    assert shipped.llr(1.0) == pytest.approx(log10(shipped.impostor_pairs / 3), abs=0.3)
+
+
+def test_shipped_calibration_claims_no_more_than_its_sample_supports() -> None:
+    shipped = Calibration.load()
+    assert shipped.fmr(1.0) == shipped.floor == 3 / shipped.impostor_pairs
+    assert shipped.llr(1.0) <= log10(shipped.impostor_pairs / 3)
+    with pytest.raises(RateUnsupported, match="needs more than"):
+        shipped.threshold(1e-5)
+
+
+@given(SCORES, SCORES)
+def test_llr_rises_and_fmr_falls(a: float, b: float) -> None:
+    low, high = min(a, b), max(a, b)
+    shipped = Calibration.load()
+    assert shipped.llr(low) <= shipped.llr(high)
+    assert shipped.fmr(low) >= shipped.fmr(high)
+
+
+def test_values_between_and_outside_the_corners() -> None:
+    assert SMALL.llr(-1.0) == SMALL.llr(0.1) == -1.5
+    assert SMALL.llr(0.15) == pytest.approx(-0.5)
+    assert SMALL.llr(0.2) == pytest.approx(0.5)
+    assert SMALL.llr(0.3) == pytest.approx(1.5)
+    assert SMALL.llr(0.4) == SMALL.llr(9.0) == 2.5
+    assert [SMALL.fmr(score) for score in (0.0, 0.1, 0.19, 0.2, 0.3, 5.0)] == [
+        1,
+        0.5,
+        0.5,
+        0.05,
+        0.003,
+        0.003,
+    ]
+    assert SMALL.threshold(0.05) == 0.2
+    assert SMALL.threshold(0.01) == 0.3
+    with pytest.raises(RateUnsupported):
+        SMALL.threshold(0.0029)
+
+
+@pytest.mark.parametrize("rate", [FMR_1E2, FMR_1E3, FMR_1E4])
+def test_a_threshold_stands_for_its_rate(rate: float) -> None:
+    shipped = Calibration.load()
+    assert shipped.fmr(shipped.threshold(rate)) <= rate
+    assert shipped.fmr(np.nextafter(shipped.threshold(rate), 0)) > rate
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"llr_scores": (0.1, 0.1, 0.4)},
+        {"llrs": (0.0, -1.0, 1.0)},
+        {"fmrs": (0.5, 0.6, 0.003)},
+        {"fmrs": (0.5, 0.05, 0.002)},
+        {"llrs": (0.0,)},
+        {"llr_scores": (), "llrs": ()},
+    ],
+)
+def test_impossible_curves_are_refused(change: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(ValueError, match=r"calibration|likelihood|support"):
+        replace(SMALL, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', "nonsense"])
+def test_a_damaged_file_is_a_typed_error(text: str) -> None:
+    with pytest.raises(ParametersUnavailable):
+        Calibration.from_json(text)
+
+
+def test_a_calibration_of_another_comparison_is_refused() -> None:
+    content = {"format": FORMAT, "comparison_version": COMPARISON_VERSION + 1}
+    with pytest.raises(ParametersUnavailable, match="another version"):
+        Calibration.from_json(json.dumps(content))
+
+
+def test_the_fit_finds_the_true_ratio_of_two_normals() -> None:
+    sample, other = normal_pairs(40_000, 1), normal_pairs(20_000, 2)
+    scores, llrs = isotonic_llr(sample.score[sample.genuine], sample.score[~sample.genuine], -2.5)
+    true = (2 * other.score - 2) / np.log(10)
+    fit = np.interp(other.score, scores, llrs)
+    middle = (other.score > 0) & (other.score < 2.5)
+    assert np.abs(fit - true)[middle].max() < 0.25
+    assert np.abs(fit - true)[middle].mean() < 0.05
+    best = cllr(true[other.genuine], true[~other.genuine])
+    assert cllr(fit[other.genuine], fit[~other.genuine]) == pytest.approx(best, abs=0.01)
+
+
+def test_failed_extractions_do_not_count() -> None:
+    sample = normal_pairs(200, 4)
+    failed = sample.score.copy()
+    failed[[0, 399]] = -np.inf
+    calibration = fitted([replace(sample, score=failed)])
+    assert (calibration.genuine_pairs, calibration.impostor_pairs) == (199, 199)
+
+
+def test_fmr_steps_bound_the_empirical_rate() -> None:
+    impostor = np.random.default_rng(3).normal(size=5000)
+    scores, rates = fmr_steps(impostor)
+    assert rates[-1] == 3 / 5000
+    for score, rate in zip(scores, rates, strict=True):
+        assert (impostor >= score).mean() < rate
+
+
+def test_caps_come_from_the_sample() -> None:
+    genuine, impostor = np.linspace(5, 6, 50), np.linspace(0, 1, 3000)
+    scores, llrs = isotonic_llr(genuine, impostor, -1.5)
+    assert llrs == [-1.5, pytest.approx(log10(1000), abs=0.01)]
+    assert scores == [1.0, 5.0]
+    assert lower_cap([genuine], impostor) == pytest.approx(log10(upper_count(0) / 50 / 0.99))
+
+
+@pytest.mark.parametrize(("count", "bound"), [(0, 2.996), (1, 4.744), (5, 10.513), (100, 118.08)])
+def test_upper_bounds_of_a_count(count: int, bound: float) -> None:
+    assert upper_count(count) == pytest.approx(bound, rel=0.011)
+
+
+def test_cllr_of_known_answers() -> None:
+    assert cllr(np.zeros(3), np.zeros(5)) == 1.0
+    assert cllr(np.full(3, 9.0), np.full(5, -9.0)) < 1e-8
+    assert cllr(np.full(3, -2.0), np.full(5, 2.0)) > 6
