@@ -86,7 +86,7 @@ def cylinders(template: FingerprintTemplate, trace: Trace = no_trace) -> Cylinde
     """Describe each reliable minutia by its neighbourhood; those with too little around them are left out.
 
     Trace stages: `hull` `(h, 2)`, `cylinder_bits` and `cylinder_mask`. Never raises.
-    Cost about 0.7 ms for 55 minutiae on one thread, without the GIL; thread-safe.
+    Cost about 0.5 ms for 55 minutiae on one thread, without the GIL; thread-safe.
     """
     used = np.flatnonzero(template.reliability >= PARAMS.min_reliability)
     x, y, direction = template.x[used], template.y[used], template.direction[used]
