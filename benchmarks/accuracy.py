@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.provenance import ROOT, provenance
 from capture.fingerprint import extract
-from matching.fingerprint import comparison
+from matching.fingerprint import comparison, cylinders
 from rekam.evaluate import REPLICATES, SEED, draw_det, plain, report, tables
 from rekam.prints import compare_set, print_sets
 
@@ -56,8 +56,9 @@ def main(
             "command": "python -m benchmarks.accuracy",
             **provenance(),
             "parameters": {
-                "extractor": asdict(extract.Params()),
-                "comparison": comparison.PARAMS._asdict(),
+                "extractor": repr(extract.Params()),
+                "cylinders": repr(cylinders.PARAMS),
+                "comparison": repr(comparison.PARAMS),
                 "comparison_version": comparison.COMPARISON_VERSION,
                 "bootstrap": {"by": "finger", "confidence": 0.95, "replicates": REPLICATES, "seed": SEED},
                 "workers": workers,
