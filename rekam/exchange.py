@@ -159,7 +159,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assessed:
-    """Answer to one image: quality, and the template where the image is usable."""
+    """Answer to one image: quality, and the template where it may be enrolled as it is."""
 
     quality: Quality
     template: bytes | None

@@ -431,9 +431,10 @@ class Workflow:
         sample = decode_image(presented.image, position=presented.position, ppi=presented.ppi)
         extraction = self._pool.submit(self._extractor.extract, sample).result()
         template = extraction.template
+        sendable = extraction.quality.usable or presented.best_effort
         return Assessed(
             quality=extraction.quality,
-            template=None if template is None else template.to_bytes(),
+            template=template.to_bytes() if template is not None and sendable else None,
             minutiae=0 if template is None else len(template),
             format=sample.format,
             width=sample.image.shape[1],
@@ -704,7 +705,7 @@ def _twice(first: FingerPosition, second: FingerPosition) -> RecaptureItem:
 
 
 def _form_of(captured: Sequence[_Captured]) -> EncounterForm:
-    """The form of whatever is usable: a search records nothing, so poor samples are left out."""
+    """The form of whatever gave a template: a search records nothing, so poor samples may help."""
     return encounter_form([c.template for c in captured if c.template is not None])
 
 

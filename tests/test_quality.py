@@ -105,7 +105,7 @@ def test_faces_and_irises_are_no_fingerprints(
     for path in (*faces, *irises):
         for ppi in (300, 500):
             extraction = extractor.extract(decode_image(path.read_bytes(), ppi=ppi))
-            assert extraction.template is None, path
+            assert not extraction.quality.usable, path
             assert extraction.quality.feedback == (Feedback.NOT_A_FINGERPRINT,), path
             assert extraction.quality.score == 0
 
@@ -118,6 +118,12 @@ def test_real_prints_are_usable(extractor: FingerprintExtractor, development_dat
     assert extraction.template is not None
     assert extraction.template.quality == extraction.quality.score
     assert 6 <= extraction.quality.measures["period"] <= 13
+
+
+def test_a_doubtful_print_keeps_its_minutiae(extractor: FingerprintExtractor, development_data: Path) -> None:
+    extraction = extractor.extract(print_of(development_data, "fvc2002_db3_b/110_3"))
+    assert not extraction.quality.usable
+    assert extraction.template is not None
 
 
 def test_no_print_is_refused_before_the_network(development_data: Path) -> None:

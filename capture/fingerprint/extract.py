@@ -19,12 +19,15 @@ from capture.trace import Trace, no_trace
 class Params:
     """`min_score`: network score from which a local maximum is a minutia.
 
-    `min_ending`: probability from which it is an ending, else a bifurcation.
+    `min_ending`: probability from which it is an ending, else a bifurcation. `hopeless`: an image below this
+    share of what a usable one shows is not worth the network. `min_minutiae`: fewer make no template.
     """
 
     min_score: float = 0.3
     min_ending: float = 0.5
     max_minutiae: int = MAX_MINUTIAE
+    min_minutiae: int = 3
+    hopeless: float = 0.5
 
 
 _PARAMS = Params()
@@ -33,7 +36,11 @@ _TURN = np.float32(2 * np.pi)
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What came of one sample: the template is None exactly where `quality.usable` is false."""
+    """What came of one sample.
+
+    `template` is None where the image shows nothing to make one of. Where `quality.usable` is false and there
+    is one, it may serve if the person cannot give a better print.
+    """
 
     template: FingerprintTemplate | None
     quality: Quality
@@ -65,17 +72,17 @@ class FingerprintExtractor:
         if inverted:
             image = 255 - image
         measures = ridge_measures(image, mask)
-        refusal = unusable(measures)
-        if refusal is not None:
-            return Extraction(None, refusal)
+        hopeless = unusable(measures, leniency=self._params.hopeless)
+        if hopeless is not None:
+            return Extraction(None, hopeless)
         found = self._leader(image, mask)
         trace("network_score", found.score)
         minutiae = _minutiae(found, self._params)
         trace("minutiae", minutiae)
-        quality = fingerprint_quality(measures, minutiae[:, 4])
-        if not quality.usable:
+        quality = unusable(measures) or fingerprint_quality(measures, minutiae[:, 4])
+        if len(minutiae) < self._params.min_minutiae:
             return Extraction(None, quality)
-        if inverted:
+        if inverted and quality.usable:
             quality = replace(quality, feedback=(*quality.feedback, Feedback.INVERTED))
         return Extraction(_template(minutiae, image, sample, quality), quality)
 

@@ -154,13 +154,17 @@ def _cut(mask: NDArray[np.bool_]) -> float:
     return max(top - bottom, left - right, right - left, 0.0)
 
 
-def unusable(measures: RidgeMeasures, params: Params = _PARAMS) -> Quality | None:
-    """The refusal of an image that shows no fingerprint, before the network is run; else None."""
+def unusable(measures: RidgeMeasures, params: Params = _PARAMS, *, leniency: float = 1.0) -> Quality | None:
+    """The refusal of an image that shows no fingerprint, judged before the network is run; else None.
+
+    With a `leniency` below 1, that share of what is asked for is enough.
+    """
     if measures.contrast < params.blank_contrast and measures.area < params.min_area:
         return _refusal(Feedback.BLANK, measures)
-    if measures.ridge_share < params.min_ridge_share or measures.turning < params.min_turning:
+    ridge_share, turning = leniency * params.min_ridge_share, leniency * params.min_turning
+    if measures.ridge_share < ridge_share or measures.turning < turning:
         return _refusal(Feedback.NOT_A_FINGERPRINT, measures)
-    if measures.ridge_area < params.min_area:
+    if measures.ridge_area < leniency * params.min_area:
         small = measures.ridge_share >= params.doubtful_ridge_share
         return _refusal(Feedback.SMALL_CONTACT if small else Feedback.NOT_A_FINGERPRINT, measures)
     return None

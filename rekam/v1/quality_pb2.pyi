@@ -61,7 +61,7 @@ class AssessResponse(_message.Message):
     minutiae: _builtins.int
     """Number of minutiae found, 0 to 99."""
     template: _builtins.bytes
-    """Native template bytes, where asked for and usable."""
+    """Native template bytes, where asked for and usable (or best_effort is set and there is anything to find)."""
     format: _builtins.str
     """Encoding that was recognised: png, jpeg, bmp, tiff, wsq, jpeg2000."""
     width: _builtins.int

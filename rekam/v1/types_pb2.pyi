@@ -420,7 +420,7 @@ class Quality(_message.Message):
     score: _builtins.int
     """0 (useless) to 100 (best)."""
     usable: _builtins.bool
-    """Whether a template was made of it."""
+    """Whether it is good enough to be recorded without best_effort."""
     @_builtins.property
     def feedback(self) -> _containers.RepeatedCompositeFieldContainer[Global___Feedback]:
         """What to do better, worst first; empty where nothing is wrong."""
