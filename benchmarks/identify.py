@@ -21,16 +21,15 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from benchmarks.calibrate import SETS, load_templates
 from benchmarks.population import impression, people, person
-from benchmarks.provenance import provenance
+from benchmarks.provenance import ROOT, provenance
+from benchmarks.train_descriptors import development_templates
 from capture.fingerprint.template import FingerprintTemplate
 from capture.sample import FingerPosition
 from matching.encounter import EncounterForm, encounter_form
 from matching.fingerprint.comparison import similarity
 from matching.gallery import PARAMS, FingerprintGallery, Match
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "identify.json"
 SEED = 2026
 REAL = 1_000_000_000  # subjects from here on are real
@@ -76,12 +75,12 @@ class Tally:
         return row
 
 
-def real_people(data: Path, cache: Path) -> dict[str, list[Person]]:
+def real_people(data: Path, cache: Path | None) -> dict[str, list[Person]]:
     """CrossMatch's people, and FVC's fingers as people of one finger: the right index, say."""
     found: dict[str, list[Person]] = {"crossmatch": [], "fvc": []}
-    for name, ppi in SETS.items():
+    for name, templates in development_templates(data, cache).items():
         encounters: dict[str, dict[str, list[FingerprintTemplate]]] = {}
-        for stem, template in load_templates(data, name, ppi, cache).items():
+        for stem, template in templates.items():
             finger, number = stem.split("_")
             code = _CROSSMATCH[finger[3:]] if name == "crossmatch" else FingerPosition.RIGHT_INDEX
             who = finger[:3] if name == "crossmatch" else finger
@@ -166,7 +165,7 @@ def bytes_a_finger(gallery: FingerprintGallery, count: int) -> list[int]:
     return [220 * len(finger.cylinders) + 400 for key in range(count) for finger in gallery.form(key).fingers]
 
 
-def measure(data: Path, cache: Path, count: int, oracle: int, kept: Path | None) -> dict[str, object]:
+def measure(data: Path, cache: Path | None, count: int, oracle: int, kept: Path | None) -> dict[str, object]:
     """Everything, as JSON values; `oracle` limits the real probes of a kind that meet everybody."""
     real = real_people(data, cache)
     if kept and kept.exists():
@@ -230,7 +229,7 @@ def measure(data: Path, cache: Path, count: int, oracle: int, kept: Path | None)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="measure identification")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for templates")
+    parser.add_argument("--cache", type=Path, help="keep templates here, and take them from here")
     parser.add_argument("--people", type=int, default=10_000)
     parser.add_argument(
         "--oracle", type=int, default=10**9, help="real probes of a kind to compare exhaustively"
@@ -238,6 +237,8 @@ def main() -> None:
     parser.add_argument("--gallery", type=Path, help="keep the gallery here, and use the one that is there")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
+    if arguments.cache:
+        arguments.cache.mkdir(parents=True, exist_ok=True)
     data = Path(os.environ.get("REKAM_DATA", ROOT.parent / "shared" / "data"))
     report = measure(data, arguments.cache, arguments.people, arguments.oracle, arguments.gallery)
     arguments.output.write_text(json.dumps(report, indent=1) + "\n")

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from benchmarks.calibrate import SETS, load_templates
+from benchmarks.accuracy import SETS
+from benchmarks.provenance import ROOT
 from capture.fingerprint.template import Extractor, FingerprintTemplate
 from matching.fingerprint.comparison import compare
 from matching.fingerprint.cylinders import Cylinders, cylinders
@@ -29,8 +30,8 @@ from matching.fingerprint.descriptors import (
     descriptors,
     raw_descriptors,
 )
+from rekam.prints import extract, print_sets
 
-ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "matching" / "fingerprint" / "descriptors.npz"
 LISTS = 1024
 PARTS = 32
@@ -40,11 +41,23 @@ SEED = 2010
 Print = tuple[FingerprintTemplate, Cylinders]
 
 
-def load_prints(data: Path, cache: Path) -> dict[tuple[str, str], list[Print]]:
+def development_templates(data: Path, cache: Path | None) -> dict[str, dict[str, FingerprintTemplate]]:
+    """Templates of the development sets, by set and `<finger>_<impression>`; failures are left out."""
+    sets = {name: ppi for group in SETS.values() for name, ppi in group.items()}
+    found: dict[str, dict[str, FingerprintTemplate]] = {}
+    for prints in print_sets([data / "fingerprint" / name for name in sets], list(sets.values())):
+        for one in track(prints.impressions, f"reading {prints.name}"):
+            made = extract(one.path, prints.ppi, cache).template
+            if made is not None:
+                found.setdefault(prints.name, {})[one.stem] = FingerprintTemplate.from_bytes(made)
+    return found
+
+
+def load_prints(data: Path, cache: Path | None) -> dict[tuple[str, str], list[Print]]:
     """Impressions of each finger, by set and finger."""
     prints: dict[tuple[str, str], list[Print]] = {}
-    for name, ppi in SETS.items():
-        for stem, template in load_templates(data, name, ppi, cache).items():
+    for name, templates in development_templates(data, cache).items():
+        for stem, template in templates.items():
             prints.setdefault((name, stem.split("_")[0]), []).append((template, cylinders(template)))
     return prints
 
@@ -95,7 +108,7 @@ def fit(fingers: list[list[Print]]) -> DescriptorModel:
     whitening = axes / np.sqrt(power)
     _, directions = np.linalg.eigh(whitening.T @ np.cov(values.T.astype(np.float64)) @ whitening)
     projection = (whitening @ directions[:, ::-1][:, :SIZE]).astype(np.float32)
-    # 3. centroids, and codebooks for what they leave
+    # 3. centroids and codebooks, of the descriptors themselves: residuals cost more at search than they bring
     projected = (values - mean) @ projection
     projected /= np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-9)
     clusters = faiss.Kmeans(
@@ -109,9 +122,8 @@ def fit(fingers: list[list[Print]]) -> DescriptorModel:
     )
     clusters.train(projected)
     centroids = np.asarray(clusters.centroids, dtype=np.float32)
-    rest = projected - centroids[clusters.index.search(projected, 1)[1][:, 0]]
     quantiser = faiss.ProductQuantizer(SIZE, PARTS, 4)
-    quantiser.train(rest)
+    quantiser.train(projected)
     codebooks = faiss.vector_to_array(quantiser.centroids).reshape(PARTS, 16, SIZE // PARTS)
     digest = sha256(b"".join(array.tobytes() for array in (mean, projection, centroids, codebooks)))
     print(f"{len(differences)} pairs of cylinders, {len(values)} cylinders")
@@ -140,10 +152,16 @@ def mates_found(model: DescriptorModel, fingers: list[list[Print]]) -> list[floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="fit the search descriptors")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for templates")
-    parser.add_argument("--leave-out", choices=sorted(SETS), help="test on this set instead of writing")
+    parser.add_argument("--cache", type=Path, help="keep templates here, and take them from here")
+    parser.add_argument(
+        "--leave-out",
+        choices=sorted(name for group in SETS.values() for name in group),
+        help="test on this set instead of writing",
+    )
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(1)
+    if arguments.cache:
+        arguments.cache.mkdir(parents=True, exist_ok=True)
     data = Path(os.environ.get("REKAM_DATA", ROOT.parent / "shared" / "data"))
     prints = load_prints(data, arguments.cache)
     left_out = arguments.leave_out

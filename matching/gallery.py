@@ -22,6 +22,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from capture.fingerprint.template import MAX_MINUTIAE
 from capture.sample import FingerPosition
 from matching.encounter import EncounterComparison, EncounterForm, FingerForm, compare_encounters
 from matching.errors import GalleryDamaged
@@ -41,14 +42,16 @@ class Params:
     """How much of the gallery a search looks at."""
 
     shortlist: int = 20  # subjects compared exactly
-    lists_probed: int = 24
-    # nearest descriptors that vote, a cylinder: 1 in 40 fingers of the position, within these bounds
+    lists_probed: int = 16
+    # nearest descriptors that vote, a cylinder: one for so many fingers of the position, within these bounds
     fingers_a_vote: int = 40
     fewest_votes: int = 64
     most_votes: int = 2000
-    # the strongest fingers are enough, if they have this many cylinders
+    # the strongest fingers are enough, if they have this many cylinders; then less of each is enough, too
     enough_fingers: int = 4
     enough_cylinders: int = 20
+    cylinders_asked: int = 40
+    fingers_a_vote_of_many: int = 100
     # these many are sought on the other hand too
     other_hand_fingers: int = 2
     size_offset: float = 10.0  # votes for a finger of n cylinders are divided by (n + offset)^power
@@ -196,16 +199,28 @@ class FingerprintGallery:
         strongest = sorted(probe.fingers, key=lambda f: (-len(f.cylinders), f.position))
         strongest = [finger for finger in strongest if len(finger.cylinders)]
         rich = [f for f in strongest if len(f.cylinders) >= PARAMS.enough_cylinders][: PARAMS.enough_fingers]
-        asked = rich if len(rich) == PARAMS.enough_fingers else strongest
+        if len(rich) == PARAMS.enough_fingers:
+            asked, cylinders, fingers_a_vote = rich, PARAMS.cylinders_asked, PARAMS.fingers_a_vote_of_many
+        else:
+            asked, cylinders, fingers_a_vote = strongest, MAX_MINUTIAE, PARAMS.fingers_a_vote
+
+        def deviations(finger: FingerForm, positions: set[FingerPosition]) -> NDArray[np.float32]:
+            """By how many standard deviations each encounter's best finger stands out."""
+            best = np.zeros(len(self._slots), dtype=np.float32)
+            place, descriptors = places(finger.cylinders)[:cylinders], finger.descriptors[:cylinders]
+            for position in positions:
+                self._shelves[position].raise_to_votes(place, descriptors, fingers_a_vote, best)
+            return best
+
         # 2. their votes where they were declared, and where they would be with the hands swapped
         declared = np.zeros(len(self._slots), dtype=np.float32)
         swapped = np.zeros(len(self._slots), dtype=np.float32)
         for finger in asked:
             positions = {finger.position, FingerPosition.UNKNOWN} if finger.position else set(FingerPosition)
-            declared += self._deviations(finger, positions)
+            declared += deviations(finger, positions)
         for finger in asked[: PARAMS.other_hand_fingers]:
             if finger.position:
-                swapped += self._deviations(finger, {finger.position.other_hand})
+                swapped += deviations(finger, {finger.position.other_hand})
         # 3. the subjects with the best encounters
         total = np.maximum(declared, swapped)
         order = np.argsort(-total, kind="stable")
@@ -217,13 +232,6 @@ class FingerprintGallery:
                 if len(listed) == PARAMS.shortlist:
                     break
         return list(listed)
-
-    def _deviations(self, finger: FingerForm, positions: set[FingerPosition]) -> NDArray[np.float32]:
-        """`(slots,)`: by how many standard deviations each encounter's best finger stands out."""
-        best = np.zeros(len(self._slots), dtype=np.float32)
-        for position in positions:
-            self._shelves[position].raise_to_votes(finger, best)
-        return best
 
     def save(self, folder: Path) -> None:
         """Write a copy; the old one stays valid until the new one is whole, whatever happens.
@@ -398,15 +406,21 @@ class _Shelf:
         """What was added under this number, and not removed."""
         return unpacked(self._packed[number], self._place[self._start[number] : self._start[number + 1]])
 
-    def raise_to_votes(self, probe: FingerForm, best: NDArray[np.float32]) -> None:
-        """Raise `best` `(slots,)` to the standardised votes of the shelf's fingers for `probe`."""
+    def raise_to_votes(
+        self,
+        place: NDArray[np.int16],
+        descriptors: NDArray[np.float32],
+        fingers_a_vote: int,
+        best: NDArray[np.float32],
+    ) -> None:
+        """Raise `best` `(slots,)` to the standardised votes of the shelf's fingers for these cylinders."""
         if self.index.ntotal == 0:
             return
         n = self._fingers
-        k = min(max(n // PARAMS.fingers_a_vote, PARAMS.fewest_votes), PARAMS.most_votes)
+        k = min(max(n // fingers_a_vote, PARAMS.fewest_votes), PARAMS.most_votes)
         k = min(k, max(8, n // 2))  # or everybody gets votes
-        _, hits = self.index.search(probe.descriptors, k)
-        score = votes(hits, places(probe.cylinders), self._place, self._finger, n)
+        _, hits = self.index.search(descriptors, k)
+        score = votes(hits, place, self._place, self._finger, n)
         score /= (np.diff(self._start[: n + 1]) + PARAMS.size_offset) ** PARAMS.size_power
         deviation = (score - score.mean()) / max(float(score.std()), 1e-6)
         slot = self._slot[:n]

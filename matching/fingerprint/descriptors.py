@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from capture.fingerprint.template import Extractor, FingerprintTemplate
 from matching.errors import ParametersUnavailable
+from matching.fingerprint.cylinders import PARAMS as CYLINDER_PARAMS
 from matching.fingerprint.cylinders import Cylinders
 
 DESCRIPTORS_VERSION = 1
@@ -46,7 +47,7 @@ class DescriptorModel:
 
     `mean` `(384,)` and `projection` `(384, 64)`, float32: raw values to descriptor. `centroids`
     `(lists, 64) float32`: the inverted lists' centres. `codebooks` `(parts, 16, 64 / parts) float32`: the
-    product quantiser of what remains, four bits a part. `identity` names this fit.
+    product quantiser, four bits a part. `identity` names this fit.
     """
 
     mean: NDArray[np.float32]
@@ -117,11 +118,12 @@ def descriptors(
 
 def raw_descriptors(template: FingerprintTemplate, cylinders: Cylinders) -> NDArray[np.float32]:
     """`(n, 384) float32`: square roots of the cylinders' values, before the projection."""
+    used = template.reliability >= CYLINDER_PARAMS.min_reliability  # those that made the cylinders
     return _raw(
-        template.x,
-        template.y,
-        template.direction,
-        cylinders.minutia,
+        template.x[used],
+        template.y[used],
+        template.direction[used],
+        (np.cumsum(used) - 1)[cylinders.minutia],
         _DIRECTION_TABLE,
         PARAMS.radius,
         PARAMS.sigma_distance,
@@ -144,7 +146,7 @@ def _raw(
     x: NDArray[np.float32],
     y: NDArray[np.float32],
     direction: NDArray[np.float32],
-    minutia: NDArray[np.int32],
+    minutia: NDArray[np.int64],
     direction_table: NDArray[np.float64],
     radius: float,
     sigma: float,
