@@ -52,6 +52,7 @@ MOST_SAMPLES = 10
 MOST_EXCLUDED = 100
 DEFAULT_CANDIDATES = 5
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
+_PAGE_TOKEN = re.compile(r"[a-z]-[0-9a-f]{1,40}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 _LONGEST_OPERATOR, _LONGEST_COMMENT, _LONGEST_ID = 200, 2000, 100
 
@@ -182,7 +183,7 @@ def read_page(request: case_pb2.ListCasesRequest | gallery_pb2.ListSubjectsReque
     """The page to give: after which id, how many. Raises `InvalidRequest`."""
     if request.page_size > LARGEST_PAGE:
         raise InvalidRequest([("page_size", f"is 1 to {LARGEST_PAGE}, or 0 for {DEFAULT_PAGE}")])
-    if len(request.page_token) > _LONGEST_ID:
+    if request.page_token and not _PAGE_TOKEN.fullmatch(request.page_token):
         raise InvalidRequest([("page_token", "is no token this service gave")])
     return request.page_token or None, request.page_size or DEFAULT_PAGE
 

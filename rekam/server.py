@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
@@ -19,7 +20,7 @@ from matching.errors import MatchingError
 from matching.fingerprint.calibration import Calibration
 from rekam import codec
 from rekam.config import Settings
-from rekam.errors import DeadlinePassed, RekamError
+from rekam.errors import DeadlinePassed, InvalidRequest, RekamError
 from rekam.exchange import Recapture
 from rekam.status import status_of
 from rekam.v1 import (
@@ -50,6 +51,37 @@ SERVICES = tuple(
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+
+
+class _Unreadable:
+    """Stands for a message whose bytes are no request."""
+
+
+class _ReadRequests(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs only
+    """Hands bytes that cannot be read to the method as `_Unreadable`: gRPC alone would say INTERNAL."""
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],  # type: ignore[type-arg]
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:  # type: ignore[type-arg]
+        """Wrap the methods of our own services."""
+        handler = continuation(details)
+        if handler is None or not details.method.startswith("/rekam."):
+            return handler
+        method, decode = handler.unary_unary, handler.request_deserializer
+        if method is None or decode is None:
+            return handler
+
+        def read(data: bytes) -> object:
+            try:
+                return decode(data)
+            except DecodeError:
+                return _Unreadable()
+
+        return grpc.unary_unary_rpc_method_handler(
+            method, request_deserializer=read, response_serializer=handler.response_serializer
+        )
 
 
 class _Calls:
@@ -94,6 +126,8 @@ def answered(method: Callable[[S, Q, grpc.ServicerContext], A]) -> Callable[[S, 
     def wrapper(service: S, request: Q, context: grpc.ServicerContext) -> A:
         service.calls.begin(context)
         try:
+            if isinstance(request, _Unreadable):
+                raise InvalidRequest([("", "the bytes are no message of this method")])
             return method(service, request, context)
         except (RekamError, CaptureError, MatchingError) as error:
             log.info("%s: %s", method.__name__, type(error).__name__)
@@ -290,6 +324,7 @@ class Server:
                 # A second server on the same port must fail, not share it.
                 ("grpc.so_reuseport", 0),
             ],
+            interceptors=[_ReadRequests()],
             maximum_concurrent_rpcs=MOST_CALLS,
         )
         add, calls = self._server, self._calls

@@ -459,8 +459,11 @@ class Workflow:
 
     def cases(self, state: CaseState | None, after: str | None, limit: int) -> tuple[CaseRecord, ...]:
         """A page of cases, oldest first."""
-        with self._store.read() as reader:
-            return reader.cases(state, after, limit)
+        try:
+            with self._store.read() as reader:
+                return reader.cases(state, after, limit)
+        except NotFound as error:
+            raise InvalidRequest([("page_token", "is no token this service gave")]) from error
 
     def case(self, case_id: str, *, samples: bool = False) -> CaseFile:
         """A case with its encounter and, where asked for, the samples of it and of its best candidate."""
