@@ -1,6 +1,6 @@
 """Two encounters compared: finger by finger, in the arrangement of fingers that explains them best."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
@@ -223,23 +223,20 @@ def _best(pairs: _Pairs, i: int, choices: list[int]) -> tuple[int, FingerShare, 
 
 
 def _hands_swapped(pairs: _Pairs) -> EncounterComparison:
+    """Every finger with its like of the other hand, given up after two that promise nothing."""
     at = {finger.position: j for j, finger in enumerate(pairs.reference) if finger.position}
-    opposite = {i: at.get(pairs.probe[i].position.other_hand) for i in pairs.probe_order}
-    matched = _pursue(((i, j) for i, j in opposite.items() if j is not None), pairs)
-    if not matched:
-        return _NOTHING
-    llr = PARAMS.swapped_prior + sum(share.llr for share in matched)
-    return EncounterComparison(llr, Arrangement.HANDS_SWAPPED, tuple(matched))
-
-
-def _pursue(assignment: Iterator[tuple[int, int]], pairs: _Pairs) -> list[FingerShare]:
-    """Shares of an assignment, strongest fingers first; none once the first two do not promise a match."""
     shares: list[FingerShare] = []
-    for i, j in assignment:
+    for i in pairs.probe_order:
+        j = at.get(pairs.probe[i].position.other_hand)
+        if j is None:
+            continue
         shares.append(pairs.share(i, j))
         if len(shares) == 2 and shares[0].llr + shares[1].llr < PARAMS.promising:
-            return []
-    return shares
+            return _NOTHING
+    if not shares:
+        return _NOTHING
+    llr = PARAMS.swapped_prior + sum(share.llr for share in shares)
+    return EncounterComparison(llr, Arrangement.HANDS_SWAPPED, tuple(shares))
 
 
 def _any_order(pairs: _Pairs) -> EncounterComparison:
@@ -264,13 +261,15 @@ def _partly_reordered(pairs: _Pairs, declared: EncounterComparison) -> Encounter
     missed = {share.probe for share in declared.shares if share.probe and share.llr < PARAMS.missed}
     if len(missed) < 2:
         return _NOTHING
-    kept = [share for share in declared.shares if share.probe not in missed]
+    shares = [share for share in declared.shares if share.probe not in missed]
     free = [j for j, finger in enumerate(pairs.reference) if finger.position in missed]
-    llr = PARAMS.rearranged_prior + sum(share.llr for share in kept)
+    llr = PARAMS.rearranged_prior + sum(share.llr for share in shares)
+    found = False
     for i in pairs.probe_order:
         if pairs.probe[i].position in missed:
             j, share, gain = _best(pairs, i, free)
             free.remove(j)
-            kept.append(share)
+            shares.append(share)
             llr += gain
-    return EncounterComparison(llr, Arrangement.REARRANGED, tuple(kept))
+            found |= share.llr >= PARAMS.promising
+    return EncounterComparison(llr, Arrangement.REARRANGED, tuple(shares)) if found else _NOTHING
