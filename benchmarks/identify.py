@@ -146,7 +146,7 @@ def damaged(template: FingerprintTemplate, rng: np.random.Generator) -> Fingerpr
     )
 
 
-def impostor_quantile(forms: list[EncounterForm], rng: np.random.Generator, pairs: int = 20_000) -> float:
+def impostor_quantile(forms: list[EncounterForm], rng: np.random.Generator, pairs: int) -> float:
     """The 99.9 % quantile of single fingers' scores between different people, same position or not."""
     fingers = [(i, finger.cylinders) for i, form in enumerate(forms) for finger in form.fingers]
     scores: list[float] = []
@@ -207,6 +207,7 @@ def measure(data: Path, cache: Path | None, count: int, oracle: int, kept: Path 
     for templates in track(list(people(min(count, 100), SEED, first=count)), "strangers"):
         meet(tallies["synthetic, not enrolled"], gallery, templates, None, oracle=False)
     sizes = bytes_a_finger(gallery, min(count, 1000))
+    pairs = min(20_000, 100 * count)
     real_forms = [encounter_form(impressions[0]) for group in real.values() for impressions in group]
     return {
         "what": "identification in a gallery of synthetic and real people",
@@ -216,8 +217,8 @@ def measure(data: Path, cache: Path | None, count: int, oracle: int, kept: Path 
         "parameters": asdict(PARAMS),
         "probes": {name: tally.summary() for name, tally in tallies.items()},
         "impostor_score_quantile_999": {
-            "synthetic": impostor_quantile([gallery.form(i) for i in range(min(count, 1000))], rng),
-            "real": impostor_quantile(real_forms, rng),
+            "synthetic": impostor_quantile([gallery.form(i) for i in range(min(count, 1000))], rng, pairs),
+            "real": impostor_quantile(real_forms, rng, pairs),
         },
         "bytes_a_finger": {
             "median": float(np.median(sizes)),
