@@ -379,7 +379,7 @@ def version_command() -> None:
 def _open_workflow(settings: Settings) -> Workflow:
     """Open store and index; a rebuild shows a progress bar."""
     columns = (TextColumn("catching up the index"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("", total=None, visible=False)
         return Workflow(
             settings, lambda done, of: bar.update(task, completed=done, total=of, visible=of > 100)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from capture.decode import decode_image
@@ -151,6 +152,7 @@ class Workflow:
         self._settings = settings
         self._calibration = Calibration.load()
         self._extractor = FingerprintExtractor()
+        _warm_up(self._calibration)
         self._store = Store.open(settings.data_dir)
         self._forms: dict[int, EncounterForm] = {}
         self._erased = False
@@ -633,6 +635,29 @@ class Workflow:
             fpir_review=self._settings.fpir_review,
             fmr_verify=self._settings.fmr_verify,
         )
+
+
+def _warm_up(calibration: Calibration) -> None:
+    """Load the compiled kernels (or compile them, once in an environment) before anybody waits for them."""
+    places = np.arange(30)
+    template = FingerprintTemplate(
+        x=(places % 6 * 40 + 20).astype(np.float32),
+        y=(places // 6 * 40 + 20).astype(np.float32),
+        direction=(places % 3).astype(np.float32),
+        ending=np.ones(30, dtype=np.bool_),
+        reliability=np.ones(30, dtype=np.float32),
+        width=300,
+        height=300,
+        position=FingerPosition.RIGHT_INDEX,
+        quality=50,
+    )
+    form = encounter_form([template])
+    compare_encounters(form, form, calibration)
+    gallery = FingerprintGallery()
+    # Beyond a shortlist of subjects, a search votes.
+    for key in range(MOST_CANDIDATES + 1):
+        gallery.add(key, key, form)
+    gallery.search(form)
 
 
 def _found(record: T | None, kind: str, name: str) -> T:
