@@ -378,12 +378,14 @@ def version_command() -> None:
 
 def _open_workflow(settings: Settings) -> Workflow:
     """Open store and index; a rebuild shows a progress bar."""
-    columns = (TextColumn("catching up the index"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("", total=None, visible=False)
-        return Workflow(
-            settings, lambda done, of: bar.update(task, completed=done, total=of, visible=of > 100)
-        )
+        task = bar.add_task("loading (the first start compiles, half a minute)", total=None)
+
+        def progress(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of, description="indexing what the store has new")
+
+        return Workflow(settings, progress)
 
 
 def _say_started(server: Server, settings: Settings, workflow: Workflow) -> None:
