@@ -196,7 +196,9 @@ def test_damage_is_noticed_in_every_file(
         FingerprintGallery.load(tmp_path / "nowhere")
 
 
-def test_many_threads_at_once(gallery: FingerprintGallery, forms: list[EncounterForm]) -> None:
+def test_many_threads_at_once(
+    gallery: FingerprintGallery, forms: list[EncounterForm], tmp_path: Path
+) -> None:
     probes = [impressed(i) for i in range(8)]
     faults: list[BaseException] = []
     done = threading.Event()
@@ -218,7 +220,17 @@ def test_many_threads_at_once(gallery: FingerprintGallery, forms: list[Encounter
         except BaseException as fault:
             faults.append(fault)
 
+    def keep() -> None:
+        try:
+            while not done.is_set():
+                gallery.save(tmp_path)
+                loaded = FingerprintGallery.load(tmp_path)
+                assert all(key in loaded for key in range(PEOPLE))
+        except BaseException as fault:
+            faults.append(fault)
+
     lookers = [threading.Thread(target=look, args=(i,)) for i in range(4)]
+    lookers.append(threading.Thread(target=keep))
     changers = [threading.Thread(target=change, args=(10_000 + 10 * i,)) for i in range(4)]
     for thread in lookers + changers:
         thread.start()
