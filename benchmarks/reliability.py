@@ -103,7 +103,8 @@ class ServerProcess:
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
-            os.killpg(self._process.pid, number)
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, number)
             self._process.wait(60)
             self._process = None
 
