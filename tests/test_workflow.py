@@ -1,0 +1,234 @@
+"""The workflow without gRPC: who wins when two are at it, and what a passing deadline leaves behind."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.encounters import Fingers, add_request, again, enroll_request, made_up_nik
+from matching.decision import Decision, Reason
+from matching.gallery import FingerprintGallery
+from rekam import codec
+from rekam.config import load_settings
+from rekam.errors import DeadlinePassed, NotFound, RequestConflict, ShuttingDown
+from rekam.exchange import Presented, Recapture, Recorded
+from rekam.store import ChangeKind, Resolution, Transaction
+from rekam.v1 import enrollment_pb2
+from rekam.workflow import Workflow
+from tests.service import fingers
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Iterator[Workflow]:
+    opened = Workflow(load_settings(data_dir=tmp_path / "data", workers=2))
+    yield opened
+    opened.close()
+
+
+def enroll(workflow: Workflow, request: enrollment_pb2.EnrollRequest, **options: object) -> Recorded:
+    outcome = workflow.enroll(*codec.read_enroll(request), **options)  # type: ignore[arg-type]
+    assert not isinstance(outcome, Recapture)
+    return outcome
+
+
+class HeldWriter:
+    """Keeps the writing thread busy until released: everybody searches before anybody is committed."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._inside, self._go_on = threading.Event(), threading.Event()
+        self._commits = workflow._commits
+        self._threads = ThreadPoolExecutor(1)
+        self._job = self._threads.submit(self._commits.submit, self._hold)
+        assert self._inside.wait(10)
+
+    def _hold(self, t: Transaction) -> None:
+        self._inside.set()
+        assert self._go_on.wait(30)
+
+    def release_when_waiting(self, number: int) -> None:
+        """Let it write once so many commits are queued."""
+        while len(self._commits._waiting) < number:
+            threading.Event().wait(0.001)
+        self._go_on.set()
+        self._job.result(10)
+        self._threads.shutdown()
+
+
+@pytest.mark.parametrize("same_nik", [False, True])
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_two_that_searched_before_either_was_committed_are_told_apart_at_the_commit(
+    tmp_path: Path, same_nik: bool, one_by_one: bool
+) -> None:
+    settings = load_settings(data_dir=tmp_path / "data", workers=2, max_batch=1 if one_by_one else 16)
+    workflow = Workflow(settings)
+    try:
+        writer = HeldWriter(workflow)
+        requests = [
+            enroll_request(f"r{k}", made_up_nik(0 if same_nik else k), again(fingers(0), k)) for k in range(4)
+        ]
+        with ThreadPoolExecutor(4) as threads:
+            calls = [threads.submit(enroll, workflow, request) for request in requests]
+            writer.release_when_waiting(4)
+            results = [call.result(30) for call in calls]
+        decisions = sorted(r.decision for r in results)
+        other = Decision.RETURNING if same_nik else Decision.DUPLICATE
+        assert decisions == sorted([Decision.UNIQUE, other, other, other])
+        # Each was met by those before it, though none of them was in the index when it searched.
+        assert sorted(len(r.evidence.candidates) for r in results) == (
+            [0, 1, 1, 1] if same_nik else [0, 1, 2, 3]
+        )
+    finally:
+        workflow.close()
+
+
+def test_somebody_deleted_between_search_and_commit_accuses_nobody(workflow: Workflow) -> None:
+    first = enroll(workflow, enroll_request("first", made_up_nik(0), fingers(0)))
+    assert first.subject_id is not None
+    writer = HeldWriter(workflow)
+    with ThreadPoolExecutor(2) as threads:
+        deleting = threads.submit(workflow.delete_subject, first.subject_id, "delete", b"d")
+        while not workflow._commits._waiting:
+            threading.Event().wait(0.001)
+        enrolling = threads.submit(
+            enroll, workflow, enroll_request("r", made_up_nik(1), again(fingers(0), 1))
+        )
+        writer.release_when_waiting(2)
+        assert deleting.result(30).encounters == 1
+        assert enrolling.result(30).decision is Decision.UNIQUE
+
+
+def test_adding_to_a_subject_deleted_meanwhile_is_not_found(workflow: Workflow) -> None:
+    first = enroll(workflow, enroll_request("first", made_up_nik(0), fingers(0)))
+    assert first.subject_id is not None
+    writer = HeldWriter(workflow)
+    request = add_request("add", first.subject_id, again(fingers(0), 1))
+    with ThreadPoolExecutor(2) as threads:
+        deleting = threads.submit(workflow.delete_subject, first.subject_id, "delete", b"d")
+        while not workflow._commits._waiting:
+            threading.Event().wait(0.001)
+        adding: Future[object] = threads.submit(workflow.add_encounter, *codec.read_add_encounter(request))
+        writer.release_when_waiting(2)
+        deleting.result(30)
+        assert isinstance(adding.exception(30), NotFound)
+    counts, last, watermark = workflow.stats()
+    assert counts.fingers == 0
+    assert last == watermark == 2  # added and removed
+
+
+class Deadline:
+    """Passes at the nth question."""
+
+    def __init__(self, passes_at: int) -> None:
+        self.asked = 0
+        self._passes_at = passes_at
+
+    def __call__(self) -> None:
+        self.asked += 1
+        if self.asked >= self._passes_at:
+            raise DeadlinePassed("passed")
+
+
+def test_a_deadline_passing_at_any_stage_records_nothing(workflow: Workflow) -> None:
+    request = enroll_request("r", made_up_nik(0), fingers(0))
+    stages = Deadline(10**9)
+    enroll(workflow, enroll_request("all", made_up_nik(1), fingers(1)), check=stages)
+    assert stages.asked >= len(fingers(0)) + 2  # each sample, before the search, before the commit
+    before = workflow.stats()[0].encounters
+    for stage in range(1, stages.asked + 1):
+        with pytest.raises(DeadlinePassed):
+            enroll(workflow, request, check=Deadline(stage))
+        assert workflow.stats()[0].encounters == before
+    assert enroll(workflow, request, check=Deadline(stages.asked + 1)).decision is Decision.UNIQUE
+
+
+def test_a_deadline_does_not_matter_once_it_is_recorded(workflow: Workflow) -> None:
+    request = enroll_request("r", made_up_nik(0), fingers(0))
+    first = enroll(workflow, request)
+    assert enroll(workflow, request, check=Deadline(1)) == first
+
+
+def test_a_waiting_retry_minds_its_own_deadline(workflow: Workflow) -> None:
+    writer = HeldWriter(workflow)
+    request = enroll_request("r", made_up_nik(0), fingers(0))
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(enroll, workflow, request)
+        while not workflow._commits._waiting:
+            threading.Event().wait(0.001)
+        with pytest.raises(DeadlinePassed):
+            enroll(workflow, request, check=Deadline(2))
+        writer.release_when_waiting(1)
+        assert first.result(30).decision is Decision.UNIQUE
+
+
+def test_a_recapture_leaves_its_request_id_free(workflow: Workflow) -> None:
+    thumb, index, *rest = fingers(0)
+    twice = (thumb, replace(again((thumb,), 1)[0], position=index.position), *rest)
+    request = enroll_request("r", made_up_nik(0), twice)
+    assert isinstance(workflow.enroll(*codec.read_enroll(request)), Recapture)
+    good = enroll_request("r", made_up_nik(0), fingers(0))
+    assert enroll(workflow, good).decision is Decision.UNIQUE
+    with pytest.raises(RequestConflict):
+        workflow.enroll(*codec.read_enroll(request))
+
+
+def test_an_index_that_missed_a_commit_makes_up_for_it(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FingerprintGallery, "add", no_memory)
+        first = enroll(workflow, enroll_request("first", made_up_nik(0), fingers(0)))
+        assert first.decision is Decision.UNIQUE  # durable, hence acknowledged
+        assert "could not follow" in caplog.text
+        # Not in the index, and met nevertheless: it was committed after the search's watermark.
+        back = enroll(workflow, enroll_request("back", made_up_nik(1), again(fingers(0), 1)))
+        assert back.decision is Decision.DUPLICATE
+    enroll(workflow, enroll_request("next", made_up_nik(2), fingers(2)))
+    _, last, watermark = workflow.stats()
+    assert last == watermark == 3
+    found = workflow.identify(presented(again(fingers(0), 2)))
+    assert found.candidates[0].nik in (made_up_nik(0), made_up_nik(1))
+
+
+def test_after_closing_nothing_is_taken(tmp_path: Path) -> None:
+    workflow = Workflow(load_settings(data_dir=tmp_path / "data", workers=2))
+    commits = workflow._commits
+    workflow.close()
+    with pytest.raises(ShuttingDown):
+        commits.submit(lambda t: t.last_change())
+
+
+def test_moving_an_encounter_leaves_the_index_with_one_of_it(workflow: Workflow) -> None:
+    enroll(workflow, enroll_request("first", made_up_nik(0), fingers(0)))
+    held = enroll(workflow, enroll_request("held", made_up_nik(1), again(fingers(0), 1)))
+    assert held.case_id is not None
+    workflow.resolve_case(
+        held.case_id,
+        Resolution.SAME_PERSON,
+        operator="Siti",
+        comment="",
+        subject_id=None,
+        request_id="resolve",
+        digest=b"r",
+    )
+    with workflow._store.read() as reader:
+        kinds = [change.kind for change in reader.changes(0)]
+    assert kinds == [ChangeKind.ADD, ChangeKind.ADD, ChangeKind.REMOVE, ChangeKind.ADD]
+    assert len(workflow._gallery) == 2
+    [person] = workflow.identify(presented(again(fingers(0), 2))).candidates
+    assert person.nik == made_up_nik(0)
+
+
+def test_an_arrangement_is_noticed_only_where_somebody_matches(workflow: Workflow) -> None:
+    enroll(workflow, enroll_request("first", made_up_nik(0), fingers(0)))
+    other = enroll(workflow, enroll_request("other", made_up_nik(1), fingers(1)))
+    assert other.reasons == (Reason.NOBODY_MATCHES,)
+
+
+def presented(some: Fingers) -> list[Presented]:
+    return [Presented(finger.position, template=finger.to_bytes()) for finger in some]
