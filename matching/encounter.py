@@ -89,12 +89,16 @@ class Arrangement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FingerShare:
-    """What one pair of fingers adds: the comparison score and its log10 likelihood ratio."""
+    """What one pair of fingers adds: the comparison score, its log10 likelihood ratio and false match rate.
+
+    Both are kept with the score: a later calibration does not change what was decided on.
+    """
 
     probe: FingerPosition
     reference: FingerPosition
     score: float
     llr: float
+    fmr: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +192,7 @@ class _Pairs:
             score = similarity(a.cylinders, b.cylinders)
             evidence = len(a.cylinders) > 0 and len(b.cylinders) > 0
             llr = self._calibration.llr(score) if evidence else 0.0
-            self._known[i, j] = FingerShare(a.position, b.position, score, llr)
+            self._known[i, j] = FingerShare(a.position, b.position, score, llr, self._calibration.fmr(score))
         return self._known[i, j]
 
 

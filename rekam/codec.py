@@ -17,7 +17,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from capture.quality import Feedback, Quality
 from capture.sample import FingerPosition
 from matching.encounter import Arrangement, EncounterComparison
-from matching.fingerprint.calibration import Calibration
 from rekam.errors import InvalidRequest
 from rekam.exchange import (
     Assessed,
@@ -328,7 +327,7 @@ def _refuse(faults: Faults) -> None:
 # Domain -> responses --------------------------------------------------------------------------------
 
 
-def write_encounter(recorded: Recorded, calibration: Calibration) -> types_pb2.Encounter:
+def write_encounter(recorded: Recorded) -> types_pb2.Encounter:
     """A recorded encounter."""
     return types_pb2.Encounter(
         encounter_id=recorded.encounter_id,
@@ -354,7 +353,7 @@ def write_encounter(recorded: Recorded, calibration: Calibration) -> types_pb2.E
             )
             for m in recorded.missing
         ],
-        evidence=_evidence(recorded.evidence, calibration),
+        evidence=_evidence(recorded.evidence),
         case_id=recorded.case_id or "",
     )
 
@@ -374,12 +373,10 @@ def write_recapture(recapture: Recapture) -> enrollment_pb2.Recapture:
     )
 
 
-def write_identified(
-    identified: Identified, wanted: int, calibration: Calibration
-) -> identification_pb2.IdentifyResponse:
+def write_identified(identified: Identified, wanted: int) -> identification_pb2.IdentifyResponse:
     """Answer of a search, cut to the `wanted` best candidates."""
     return identification_pb2.IdentifyResponse(
-        candidates=[_candidate(p, calibration) for p in identified.candidates[:wanted]],
+        candidates=[_candidate(p) for p in identified.candidates[:wanted]],
         match=_match(identified.match),
         match_llr=identified.match_llr,
         review_llr=identified.review_llr,
@@ -388,11 +385,11 @@ def write_identified(
     )
 
 
-def write_verified(verified: Verified, calibration: Calibration) -> identification_pb2.VerifyResponse:
+def write_verified(verified: Verified) -> identification_pb2.VerifyResponse:
     """Answer of a 1:1 comparison."""
     return identification_pb2.VerifyResponse(
         match=_match(verified.match),
-        candidate=_candidate(verified.candidate, calibration),
+        candidate=_candidate(verified.candidate),
         verify_llr=verified.verify_llr,
         qualities=_qualities(verified.qualities),
     )
@@ -429,11 +426,11 @@ def write_case(case: CaseRecord) -> case_pb2.Case:
     )
 
 
-def write_case_file(file: CaseFile, calibration: Calibration) -> case_pb2.GetCaseResponse:
+def write_case_file(file: CaseFile) -> case_pb2.GetCaseResponse:
     """A case with encounter, evidence and samples."""
     return case_pb2.GetCaseResponse(
         case=write_case(file.case),
-        encounter=write_encounter(file.encounter, calibration),
+        encounter=write_encounter(file.encounter),
         samples=[_stored_sample(s) for s in file.samples],
     )
 
@@ -501,9 +498,9 @@ def _qualities(
     ]
 
 
-def _evidence(evidence: Evidence, calibration: Calibration) -> types_pb2.Evidence:
+def _evidence(evidence: Evidence) -> types_pb2.Evidence:
     return types_pb2.Evidence(
-        candidates=[_candidate(p, calibration) for p in evidence.candidates],
+        candidates=[_candidate(p) for p in evidence.candidates],
         match_llr=evidence.match_llr,
         review_llr=evidence.review_llr,
         verify_llr=evidence.verify_llr,
@@ -512,7 +509,7 @@ def _evidence(evidence: Evidence, calibration: Calibration) -> types_pb2.Evidenc
     )
 
 
-def _candidate(person: Person, calibration: Calibration) -> types_pb2.Candidate:
+def _candidate(person: Person) -> types_pb2.Candidate:
     comparison = person.comparison
     return types_pb2.Candidate(
         subject_id=person.subject_id or "",
@@ -520,7 +517,7 @@ def _candidate(person: Person, calibration: Calibration) -> types_pb2.Candidate:
         nik=person.nik,
         llr=comparison.llr,
         arrangement=_arrangement(comparison.arrangement),
-        fingers=_shares(comparison, calibration),
+        fingers=_shares(comparison),
         held=person.held,
     )
 
@@ -529,14 +526,14 @@ def _arrangement(arrangement: Arrangement) -> types_pb2.Arrangement.ValueType:
     return types_pb2.Arrangement.Value(f"ARRANGEMENT_{arrangement.name}")
 
 
-def _shares(comparison: EncounterComparison, calibration: Calibration) -> list[types_pb2.FingerShare]:
+def _shares(comparison: EncounterComparison) -> list[types_pb2.FingerShare]:
     return [
         types_pb2.FingerShare(
             probe=write_position(share.probe),
             reference=write_position(share.reference),
             score=share.score,
             llr=share.llr,
-            fmr=calibration.fmr(share.score),
+            fmr=share.fmr,
         )
         for share in comparison.shares
     ]

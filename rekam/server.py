@@ -17,7 +17,6 @@ from grpc_status import rpc_status
 
 from capture.errors import CaptureError
 from matching.errors import MatchingError
-from matching.fingerprint.calibration import Calibration
 from rekam import codec
 from rekam.config import Settings
 from rekam.errors import DeadlinePassed, InvalidRequest, RekamError
@@ -112,7 +111,6 @@ class _Calls:
 class _Service:
     def __init__(self, workflow: Workflow, calls: _Calls) -> None:
         self._workflow = workflow
-        self._calibration = Calibration.load()
         self.calls = calls
 
 
@@ -164,7 +162,7 @@ class EnrollmentService(_Service, enrollment_pb2_grpc.EnrollmentServiceServicer)
         outcome = self._workflow.enroll(claim, presentation, deadline(context))
         if isinstance(outcome, Recapture):
             return enrollment_pb2.EnrollResponse(recapture=codec.write_recapture(outcome))
-        return enrollment_pb2.EnrollResponse(encounter=codec.write_encounter(outcome, self._calibration))
+        return enrollment_pb2.EnrollResponse(encounter=codec.write_encounter(outcome))
 
     @answered
     def AddEncounter(  # noqa: N802
@@ -175,9 +173,7 @@ class EnrollmentService(_Service, enrollment_pb2_grpc.EnrollmentServiceServicer)
         outcome = self._workflow.add_encounter(subject_id, presentation, deadline(context))
         if isinstance(outcome, Recapture):
             return enrollment_pb2.AddEncounterResponse(recapture=codec.write_recapture(outcome))
-        return enrollment_pb2.AddEncounterResponse(
-            encounter=codec.write_encounter(outcome, self._calibration)
-        )
+        return enrollment_pb2.AddEncounterResponse(encounter=codec.write_encounter(outcome))
 
     @answered
     def GetEncounter(  # noqa: N802
@@ -185,9 +181,7 @@ class EnrollmentService(_Service, enrollment_pb2_grpc.EnrollmentServiceServicer)
     ) -> enrollment_pb2.GetEncounterResponse:
         """Return a recorded encounter."""
         recorded = self._workflow.encounter(codec.read_id(request.encounter_id, "encounter_id"))
-        return enrollment_pb2.GetEncounterResponse(
-            encounter=codec.write_encounter(recorded, self._calibration)
-        )
+        return enrollment_pb2.GetEncounterResponse(encounter=codec.write_encounter(recorded))
 
     @answered
     def DeleteSubject(  # noqa: N802
@@ -211,7 +205,7 @@ class IdentificationService(_Service, identification_pb2_grpc.IdentificationServ
         identified = self._workflow.identify(
             samples, exclude=exclude, exhaustive=request.exhaustive, check=deadline(context)
         )
-        return codec.write_identified(identified, wanted, self._calibration)
+        return codec.write_identified(identified, wanted)
 
     @answered
     def Verify(  # noqa: N802
@@ -220,7 +214,7 @@ class IdentificationService(_Service, identification_pb2_grpc.IdentificationServ
         """Compare with one subject."""
         samples, subject_id, nik = codec.read_verify(request)
         verified = self._workflow.verify(samples, subject_id=subject_id, nik=nik, check=deadline(context))
-        return codec.write_verified(verified, self._calibration)
+        return codec.write_verified(verified)
 
 
 class CaseService(_Service, case_pb2_grpc.CaseServiceServicer):
@@ -245,7 +239,7 @@ class CaseService(_Service, case_pb2_grpc.CaseServiceServicer):
     ) -> case_pb2.GetCaseResponse:
         """Return one case with its evidence."""
         file = self._workflow.case(codec.read_id(request.case_id, "case_id"), samples=request.include_samples)
-        return codec.write_case_file(file, self._calibration)
+        return codec.write_case_file(file)
 
     @answered
     def ResolveCase(  # noqa: N802

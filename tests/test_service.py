@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from benchmarks.encounters import absent, add_request, again, enroll_request, made_up_nik, missing, samples
 from capture.fingerprint.template import FingerprintTemplate
 from capture.sample import FingerPosition
+from matching.fingerprint.calibration import Calibration
 from matching.gallery import FingerprintGallery
 from rekam.client import Client
 from rekam.config import load_settings
@@ -289,6 +290,24 @@ def test_an_answer_survives_a_restart(tmp_path: Path) -> None:
     with running(tmp_path / "data") as service:
         assert service.client.enrollment.Enroll(request, timeout=60) == first
         assert service.stats().encounters_enrolled == 1
+
+
+def test_a_later_calibration_does_not_change_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = enroll_request("once", made_up_nik(1), again(fingers(0), 1))
+    with running(tmp_path / "data") as service:
+        service.enroll(0, fingers(0))
+        first = service.client.enrollment.Enroll(request, timeout=60)
+    now = Calibration.load()
+    later = replace(now, fmrs=tuple(min(1.0, 2 * f) for f in now.fmrs), llrs=tuple(v - 1 for v in now.llrs))
+    monkeypatch.setattr(Calibration, "load", lambda: later)
+    with running(tmp_path / "data") as service:
+        assert service.client.enrollment.Enroll(request, timeout=60) == first
+        seen = service.client.enrollment.GetEncounter(
+            enrollment_pb2.GetEncounterRequest(encounter_id=first.encounter.encounter_id)
+        )
+        assert seen.encounter == first.encounter
 
 
 def test_the_same_id_for_something_else_is_refused(service: Service) -> None:
