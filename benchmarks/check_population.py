@@ -10,7 +10,7 @@ is, what a synthetic stranger is worth. Intervals are 95 %, by bootstrap over fi
 
     python -m benchmarks.check_population --fit
 
-chooses the few figures of the population that the tail of the scores hangs on, and writes them into
+chooses two figures of the population, its density and how far its minutiae gather, and writes them into
 `population.json`. It draws from another seed than the check.
 """
 
@@ -114,7 +114,7 @@ def main(
         "parameters": {
             "population": asdict(params),
             "noise": asdict(NOISE),
-            "comparison": asdict(comparison.PARAMS),
+            "comparison": comparison.PARAMS._asdict(),
             "comparison_version": comparison.COMPARISON_VERSION,
             "people": count,
             "seed": CHECK_SEED,
@@ -324,42 +324,31 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def fitted(real: Scores, workers: int, console: Console) -> Params:
-    """Choose density, spread of the flow and share of poor fingers, one after the other.
+    """Choose how far minutiae gather where the flow diverges, by quantiles of the impostor scores.
 
-    The first by the mean number of minutiae, the second by the 99 % quantile of the impostor scores, which
-    poor fingers hardly touch, the third by the 99.9 % and 99.99 % quantiles.
+    The gathering makes what prints of one pattern have in common, and so the tail; the density follows from
+    it, by the mean number of minutiae.
     """
-    params = PARAMS
-    for _ in range(3):
-        made = [
-            float(len(finger))
-            for fingers in people(150, FIT_SEED, tuple(CROSSMATCH_POSITIONS.values()), params=params)
-            for finger in fingers
-        ]
-        params = replace(params, density=params.density * float(real.counts.mean() / np.mean(made)))
-    spreads = [replace(params, flow_spread=value) for value in (0.35, 0.45, 0.55, 0.65, 0.75)]
-    params = _nearest(real, spreads, "flow_spread", (0.99,), workers, console)
-    shares = [replace(params, poor=value) for value in (0.0, 0.01, 0.02, 0.03, 0.04, 0.05)]
-    return _nearest(real, shares, "poor", (0.999, 0.9999), workers, console)
-
-
-def _nearest(
-    real: Scores,
-    tried: Sequence[Params],
-    name: str,
-    quantiles: tuple[float, ...],
-    workers: int,
-    console: Console,
-) -> Params:
-    """Those of `tried` whose impostor quantiles are nearest to the real ones."""
+    quantiles = (0.5, 0.99, 0.999)
     wanted = np.quantile(real.impostor, quantiles)
-    losses = []
-    for params in tried:
-        made = synthetic_scores(params, FIT_SEED, 150, 80_000, workers).impostor
+    tried, losses = [], []
+    for gain in (150.0, 200.0, 250.0, 300.0, 350.0, 400.0):
+        params = _with_count(replace(PARAMS, divergence_gain=gain), float(real.counts.mean()))
+        made = synthetic_scores(params, FIT_SEED, 250, 120_000, workers).impostor
         ratios = np.quantile(made, quantiles) / wanted
+        tried.append(params)
         losses.append(float(np.sum(np.log(ratios) ** 2)))
-        console.print(f"{name} {getattr(params, name):g}: {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
+        console.print(f"divergence gain {gain:g}: ratios {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
     return tried[int(np.argmin(losses))]
+
+
+def _with_count(params: Params, mean: float) -> Params:
+    """The density scaled until fingers have `mean` minutiae on average."""
+    for _ in range(4):
+        drawn = people(200, FIT_SEED, tuple(CROSSMATCH_POSITIONS.values()), params=params)
+        made = np.mean([len(finger) for fingers in drawn for finger in fingers])
+        params = replace(params, density=params.density * mean / float(made))
+    return params
 
 
 def _keep(params: Params) -> None:

@@ -56,11 +56,12 @@ class Params:
     lower_axis: float = 400.0
     tilt: float = 0.10
     # minutiae
-    density: float = 4.1e-4  # a pixel
-    person_spread: float = 0.17  # of the logarithm of the density
-    finger_spread: float = 0.17
+    density: float = 2.75e-4  # a pixel
+    person_spread: float = 0.16  # of the logarithm of the density
+    finger_spread: float = 0.16
     edge: float = 20.0  # the density falls off towards the edge over this distance
-    divergence_gain: float = 100.0  # more minutiae where ridges diverge: 1 / (1 / pixel)
+    divergence_gain: float = 300.0  # more minutiae where ridges diverge, pixels
+    divergence_most: float = 2.7  # times as many at most
     sign_order: float = 0.48  # 0: either way along the ridge alike; 0.5: always where the flow diverges
     sign_scale: float = 0.0045
     near: float = 7.0  # none closer than this, fewer up to `far`
@@ -70,11 +71,13 @@ class Params:
     lean: float = 0.0025  # divergence that points the minutiae of a right hand to the left, a pixel
     facing: float = 0.12  # share of minutiae with another one facing them across a gap
     poor: float = 0.025  # share of fingers that give few minutiae
+    fewest: int = 8
     drift: float = 0.001  # divergence of the ridge spacing's own wandering, a pixel
-    ripple: float = 0.05  # smooth wandering of the flow
-    flow_spread: float = 0.55  # scale of the fitted spread of the flow
-    direction_noise: float = 0.1
+    ripple: float = 0.04  # smooth wandering of the flow
+    flow_spread: float = 0.4  # scale of the fitted spread of the flow, of the median finger
+    direction_noise: float = 0.075
     wild: float = 0.06  # share of minutiae whose direction is three times as uncertain
+    variety: float = 0.7  # spread of the logarithm of how irregular a finger's flow and directions are
     pattern_habit: float = 0.55  # correlation of the pattern among a person's fingers
 
 
@@ -88,14 +91,14 @@ class Noise:
 
     shift: float = 44.0
     turn: float = 0.085
-    roll: float = 21.0  # of the contact area over the finger
-    stretch: float = 4.4
+    roll: float = 25.0  # of the contact area over the finger
+    stretch: float = 4.6
     jitter: float = 1.05
     direction: float = 0.055
-    severity: float = 0.45  # spread of the logarithm of the three above
+    severity: float = 0.52  # spread of the logarithm of the three above
     missed: float = 0.015
-    missed_unsure: float = 0.40
-    spurious: float = 0.035
+    missed_unsure: float = 0.60
+    spurious: float = 0.05
     type_flip: float = 0.09
 
 
@@ -133,8 +136,9 @@ def _flow(name: str) -> _Flow:
 
 
 _FLOWS = {name: _flow(name) for name in ("arch", "tented", "loop", "whorl")}
-_RELIABILITY_AT = np.array([0.0, 0.01, 0.10, 0.25, 0.50, 0.90, 1.0])
-_RELIABILITY = np.array([0.55, 0.58, 0.75, 0.88, 0.94, 0.965, 0.985])
+# Quantiles of the extractor's reliability; comparison leaves out the least reliable.
+_RELIABILITY_AT = np.array([0.0, 0.01, 0.03, 0.05, 0.10, 0.15, 0.20, 0.25, 0.50, 0.75, 0.90, 1.0])
+_RELIABILITY = np.array([0.30, 0.329, 0.39, 0.451, 0.598, 0.712, 0.791, 0.844, 0.934, 0.956, 0.964, 0.978])
 _ENDINGS = 0.69
 
 
@@ -208,7 +212,8 @@ def _finger(
     # 2. flow, mirrored for the left hand, and for the loop that opens to the thumb's side
     flow = _FLOWS[_FLOW_NAMES[pattern]]
     drawn = flow.root @ rng.standard_normal(flow.root.shape[1])
-    parameters = (flow.thumb if thumb else flow.finger) + params.flow_spread * drawn
+    irregular = exp(params.variety * rng.standard_normal())
+    parameters = (flow.thumb if thumb else flow.finger) + params.flow_spread * irregular * drawn
     points = 2 * (flow.cores + flow.deltas)
     charges = np.repeat([0.5, -0.5], [flow.cores, flow.deltas])
     singular = np.column_stack([parameters[:points].reshape(-1, 2), charges])
@@ -229,35 +234,39 @@ def _finger(
     # 4. minutiae
     density = params.density * exp(density + params.finger_spread * rng.standard_normal())
     if rng.random() < params.poor:
-        density *= 0.25 + 0.3 * rng.random()
-    made = _minutiae(
-        rng,
-        singular,
-        smooth,
-        half_width,
-        max(top, -20.0),
-        centre,
-        tilt,
-        density,
-        params.width,
-        params.height,
-        params.upper_axis,
-        params.lower_axis,
-        params.edge,
-        params.divergence_gain,
-        params.sign_order,
-        params.sign_scale,
-        params.near,
-        params.far,
-        params.far_opposite,
-        params.central,
-        mirror * params.lean,
-        params.facing,
-        params.drift,
-        params.ripple,
-        params.direction_noise,
-        params.wild,
-    )
+        density *= 0.35 + 0.3 * rng.random()
+    made = np.zeros((0, 5))
+    while len(made) < params.fewest:  # a print with less is refused, and taken again
+        made = _minutiae(
+            rng,
+            singular,
+            smooth,
+            half_width,
+            max(top, -20.0),
+            centre,
+            tilt,
+            density,
+            params.width,
+            params.height,
+            params.upper_axis,
+            params.lower_axis,
+            params.edge,
+            params.divergence_gain,
+            params.divergence_most,
+            params.sign_order,
+            params.sign_scale,
+            params.near,
+            params.far,
+            params.far_opposite,
+            params.central,
+            mirror * params.lean,
+            params.facing,
+            params.drift,
+            params.ripple * irregular,
+            params.direction_noise * irregular,
+            params.wild,
+        )
+        density *= 1.2
     made[:, 3] = rng.random(len(made)) < _ENDINGS
     made[:, 4] = np.interp(rng.random(len(made)), _RELIABILITY_AT, _RELIABILITY)
     return _template(made, params.width, params.height, position)
@@ -367,6 +376,7 @@ def _minutiae(
     lower_axis: float,
     edge: float,
     divergence_gain: float,
+    divergence_most: float,
     sign_order: float,
     sign_scale: float,
     near: float,
@@ -384,7 +394,7 @@ def _minutiae(
     waves = _waves(rng, 4, ripple)
     drifts = _waves(rng, 4, drift)
     turn_c, turn_s = cos(tilt), sin(tilt)
-    most = 2.6
+    most = 4.2
     tries = int(density * most * width * height)
     tries = rng.poisson(tries)
     made = np.zeros((99, 5))
@@ -409,7 +419,7 @@ def _minutiae(
         )
         # 3. more of them where ridges diverge
         angle, divergence = _orientation(u, v, singular, smooth, waves)
-        weight *= 0.85 + min(divergence_gain * abs(divergence), 1.5)
+        weight *= 0.85 + min(divergence_gain * abs(divergence), divergence_most)
         if rng.random() * most >= weight:
             continue
         # 4. pointing to the side where new ridges begin, and keeping their distance
@@ -491,20 +501,20 @@ def _impression(
         if i < m:
             # 4. a minutia of before, if it is found again
             x, y, direction, ending, reliability = old[i, 0], old[i, 1], old[i, 2], old[i, 3], old[i, 4]
-            unsure = min(1.0, max(0.0, (0.95 - reliability) / 0.4))
+            unsure = min(1.0, max(0.0, (0.95 - reliability) / 0.65))
             if rng.random() < missed + (missed_unsure - missed) * unsure:
                 continue
             if ((x - cx - ox) / ax) ** 2 + ((y - cy - oy) / ay) ** 2 > 1.1:
                 continue
             if rng.random() < type_flip:
                 ending = 1.0 - ending
-            reliability = min(0.985, max(0.55, reliability + 0.04 * rng.standard_normal()))
+            reliability = min(0.978, max(0.3, reliability + 0.04 * rng.standard_normal()))
         else:
             # 5. a new one: uncovered by the move, or wrong
             if i < m + wrong:
                 radius, towards = sqrt(rng.random()), rng.random() * 2 * pi
                 x, y = cx + ax * radius * cos(towards), cy + ay * radius * sin(towards)
-                reliability = 0.55 + 0.3 * rng.random()
+                reliability = 0.3 + 0.5 * rng.random()
             else:
                 x, y = cx + ox + ax * (2.6 * rng.random() - 1.3), cy + oy + ay * (2.6 * rng.random() - 1.3)
                 if ((x - cx) / ax) ** 2 + ((y - cy) / ay) ** 2 < 1.0:
