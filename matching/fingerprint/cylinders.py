@@ -29,7 +29,7 @@ class Params:
     From 0.30 to 0.50 it makes little difference; below, false ones hide poor prints, above, too few remain.
     """
 
-    min_reliability: float = 0.45
+    min_reliability: float = 0.44
     radius: float = 70.0
     sigma_distance: float = 28.0 / 3.0
     sigma_direction: float = 2.0 * pi / 9.0
