@@ -185,7 +185,7 @@ class FingerprintGallery:
         ]
 
     def _ranked(self, probe: EncounterForm, forms: list[tuple[int, int, EncounterForm]]) -> list[Match]:
-        """Best encounter of each subject, best subject first, ties by key."""
+        """Best encounter of each subject, best subject first, ties by scores, then by key."""
         best: dict[int, Match] = {}
         for key, subject, form in forms:
             match = Match(key, subject, compare_encounters(probe, form, self._calibration, thorough=False))
@@ -320,8 +320,9 @@ class FingerprintGallery:
                 shelf.restore(folder, f"{tag}-{position:02d}")
 
 
-def _rank(match: Match) -> tuple[float, int]:
-    return -match.comparison.llr, match.key
+def _rank(match: Match) -> tuple[float, float, int]:
+    """Likelihood ratios are capped: among equals the higher scores go first."""
+    return -match.comparison.llr, -sum(share.score for share in match.comparison.shares), match.key
 
 
 @dataclass(frozen=True, slots=True)
