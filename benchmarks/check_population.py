@@ -332,7 +332,7 @@ def fitted(real: Scores, workers: int, console: Console) -> Params:
     quantiles = (0.5, 0.99, 0.999)
     wanted = np.quantile(real.impostor, quantiles)
     tried, losses = [], []
-    for gain in (150.0, 200.0, 250.0, 300.0, 350.0, 400.0):
+    for gain in (250.0, 325.0, 400.0, 475.0):
         params = _with_count(replace(PARAMS, divergence_gain=gain), float(real.counts.mean()))
         made = synthetic_scores(params, FIT_SEED, 250, 120_000, workers).impostor
         ratios = np.quantile(made, quantiles) / wanted

@@ -60,24 +60,24 @@ class Params:
     person_spread: float = 0.16  # of the logarithm of the density
     finger_spread: float = 0.16
     edge: float = 20.0  # the density falls off towards the edge over this distance
-    divergence_gain: float = 300.0  # more minutiae where ridges diverge, pixels
-    divergence_most: float = 2.7  # times as many at most
-    sign_order: float = 0.48  # 0: either way along the ridge alike; 0.5: always where the flow diverges
+    divergence_gain: float = 400.0  # more minutiae where ridges diverge, pixels
+    divergence_most: float = 4.0  # times as many at most
+    sign_order: float = 0.5  # 0: either way along the ridge alike; 0.5: always where the flow diverges
     sign_scale: float = 0.0045
     near: float = 7.0  # none closer than this, fewer up to `far`
     far: float = 16.0
     far_opposite: float = 11.0
     central: float = 0.5  # more of them towards the middle
-    lean: float = 0.0025  # divergence that points the minutiae of a right hand to the left, a pixel
-    facing: float = 0.12  # share of minutiae with another one facing them across a gap
-    poor: float = 0.025  # share of fingers that give few minutiae
+    lean: float = 0.0035  # divergence that points the minutiae of a right hand to the left, a pixel
+    facing: float = 0.09  # share of minutiae with another one facing them across a gap
+    poor: float = 0.04  # share of fingers that give few minutiae
     fewest: int = 8
-    drift: float = 0.001  # divergence of the ridge spacing's own wandering, a pixel
+    drift: float = 0.0005  # divergence of the ridge spacing's own wandering, a pixel
     ripple: float = 0.04  # smooth wandering of the flow
-    flow_spread: float = 0.4  # scale of the fitted spread of the flow, of the median finger
-    direction_noise: float = 0.075
+    flow_spread: float = 0.3  # scale of the fitted spread of the flow, of the median finger
+    direction_noise: float = 0.06
     wild: float = 0.06  # share of minutiae whose direction is three times as uncertain
-    variety: float = 0.7  # spread of the logarithm of how irregular a finger's flow and directions are
+    variety: float = 0.85  # spread of the logarithm of how irregular a finger's flow and directions are
     pattern_habit: float = 0.55  # correlation of the pattern among a person's fingers
 
 
@@ -98,7 +98,7 @@ class Noise:
     severity: float = 0.52  # spread of the logarithm of the three above
     missed: float = 0.015
     missed_unsure: float = 0.60
-    spurious: float = 0.05
+    spurious: float = 0.045
     type_flip: float = 0.09
 
 
