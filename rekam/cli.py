@@ -15,8 +15,9 @@ import typer
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from capture.errors import CaptureError
 from capture.sample import FingerPosition
@@ -88,11 +89,16 @@ def main() -> None:
     try:
         app()
     except (RekamError, CaptureError, MatchingError) as error:
-        err.print(f"[red]error:[/] {error}", highlight=False)
+        _say_error(str(error))
         sys.exit(1)
     except grpc.RpcError as error:
-        err.print(f"[red]error:[/] {words_of(error)}", highlight=False)
+        _say_error(words_of(error))
         sys.exit(1)
+
+
+def _say_error(text: str) -> None:
+    """One message; what it quotes is no markup, and a copied id has no line break in it."""
+    err.print("[red]error:[/]", escape(text), highlight=False, soft_wrap=True)
 
 
 @app.command("serve")
@@ -262,7 +268,7 @@ def assess_command(
     else:
         out.print(
             f"[bold]quality {quality.score}[/] of 100, {response.minutiae} minutiae; {response.format}, "
-            f"{response.width} x {response.height} pixels at {response.ppi:g} ppi",
+            f"{response.width} x {response.height} pixels at {response.ppi:.0f} ppi",
             highlight=False,
         )
         for feedback in quality.feedback:
@@ -280,8 +286,8 @@ def stats_command(server: Address = DEFAULT_ADDRESS, timeout: Timeout = 30, as_j
         _print_json(response)
         return
     table = Table("what", "how much", show_header=False)
-    for field, value in response.ListFields():
-        table.add_row(field.name.replace("_", " "), str(value))
+    for field in response.DESCRIPTOR.fields:
+        table.add_row(field.name.replace("_", " "), str(getattr(response, field.name)))
     out.print(table)
 
 
@@ -306,7 +312,7 @@ def cases_list(
     if as_json:
         _print_json(case_pb2.ListCasesResponse(cases=cases))
         return
-    table = Table("case", "opened", "NIK claimed", "decision", "state", "resolution")
+    table = Table(_whole("case"), "opened", _whole("NIK claimed"), "decision", "state", "resolution")
     for case in cases:
         table.add_row(
             case.case_id,
@@ -367,7 +373,7 @@ def cases_resolve(
         _print_json(response)
         return
     went = f", now of subject {response.case.subject_id}" if response.case.subject_id else ""
-    out.print(f"case {case_id} resolved: {resolution.value}{went}", highlight=False)
+    out.print(f"case {case_id} resolved: {resolution.value}{went}", highlight=False, soft_wrap=True)
 
 
 @app.command("version")
@@ -435,7 +441,11 @@ def _show_encounter(encounter: types_pb2.Encounter) -> None:
     decision = _short(types_pb2.Decision.Name(encounter.decision))
     reasons = ", ".join(_short(types_pb2.Reason.Name(reason)) for reason in encounter.reasons)
     state = _short(types_pb2.EncounterState.Name(encounter.state))
-    out.print(f"[bold]{decision.upper()}[/] ({reasons}); encounter {encounter.encounter_id} {state}", end="")
+    out.print(
+        f"[bold]{decision.upper()}[/] ({reasons}); encounter {encounter.encounter_id} {state}",
+        end="",
+        soft_wrap=True,
+    )
     out.print(f", subject {encounter.subject_id}" if encounter.subject_id else "", end="", highlight=False)
     out.print(f", case {encounter.case_id}" if encounter.case_id else "", highlight=False)
     for warning in encounter.evidence.nik_warnings:
@@ -443,10 +453,15 @@ def _show_encounter(encounter: types_pb2.Encounter) -> None:
     _show_candidates(encounter.evidence.candidates[:5])
 
 
+def _whole(title: str) -> Column:
+    """A column that is never cut: what it shows is meant to be copied."""
+    return Column(title, no_wrap=True)
+
+
 def _show_candidates(candidates: Sequence[types_pb2.Candidate]) -> None:
     if not candidates:
         return
-    table = Table("candidate", "NIK", "LLR", "fingers that match", "arrangement")
+    table = Table(_whole("candidate"), _whole("NIK"), _whole("LLR"), "fingers that match", "arrangement")
     for candidate in candidates:
         fingers = [
             f"{_short(types_pb2.FingerPosition.Name(share.probe))} {share.score:.2f}"
