@@ -33,7 +33,7 @@ class Client:
         self._channel = grpc.insecure_channel(
             address,
             options=[
-                ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+                ("grpc.max_receive_message_length", 2 * _LARGEST_MESSAGE),  # a case shows two encounters
                 ("grpc.max_send_message_length", _LARGEST_MESSAGE),
                 # A server that was restarted is found again at once.
                 ("grpc.initial_reconnect_backoff_ms", 200),

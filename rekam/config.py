@@ -54,7 +54,8 @@ class Settings(BaseSettings):
         default=48 * _MIB,
         ge=_MIB,
         le=1024 * _MIB,
-        description="Largest gRPC message taken or sent, in bytes. "
+        description="Largest gRPC message taken, in bytes; one sent may have twice as many: "
+        "a case shows two encounters. "
         "The default fits ten uncompressed prints of 1000 x 1000 pixels in colour, with a margin.",
     )
     fpir_match: float = Field(

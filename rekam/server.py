@@ -314,7 +314,8 @@ class Server:
             ThreadPoolExecutor(HANDLER_THREADS, thread_name_prefix="rekam-call"),
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", settings.max_message_bytes),
+                # A case shows two encounters, each of which came in a message of its own.
+                ("grpc.max_send_message_length", 2 * settings.max_message_bytes),
                 # A second server on the same port must fail, not share it.
                 ("grpc.so_reuseport", 0),
             ],
