@@ -1,7 +1,7 @@
 """Error rates on real prints stay where they were measured; `benchmarks/results/` holds the full record.
 
 Every bound leaves room for one or two pairs beside the measured figure, so that other versions of the
-numerical libraries pass and a loss of accuracy does not. About 4 minutes on two cores, nearly all of it extraction.
+numerical libraries pass and a loss of accuracy does not. About 4 minutes on two cores.
 """
 
 import os
