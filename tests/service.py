@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
@@ -97,12 +98,12 @@ class Refusal:
     """A refused call: its code, its words, the fields at fault, and the stable reason."""
 
     def __init__(self, error: grpc.RpcError) -> None:
-        assert isinstance(error, grpc.Call)
-        self.code = error.code()
-        self.text = error.details() or ""
+        call = cast(grpc.Call, error)
+        self.code = call.code()
+        self.text = call.details() or ""
         self.reason = ""
         self.fields: dict[str, str] = {}
-        status = rpc_status.from_call(error)
+        status = rpc_status.from_call(call)
         for detail in () if status is None else status.details:
             bad, info = BadRequest(), ErrorInfo()
             if detail.Unpack(bad):

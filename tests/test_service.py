@@ -61,7 +61,7 @@ def test_a_new_person_is_unique_and_enrolled(service: Service) -> None:
     assert (e.decision, e.state, e.nik, e.case_id) == (UNIQUE, ENROLLED, made_up_nik(0), "")
     assert e.reasons == [types_pb2.REASON_NOBODY_MATCHES]
     assert before <= e.create_time.ToDatetime(UTC) <= datetime.now(UTC)
-    assert [f.position for f in e.fingers] == list(FOUR)
+    assert [int(f.position) for f in e.fingers] == list(FOUR)
     assert [f.minutiae for f in e.fingers] == [len(f) for f in fingers(0)]
     assert len(e.missing) == 6
     assert not any(f.image_kept for f in e.fingers)
@@ -79,7 +79,7 @@ def test_the_same_person_under_the_same_nik_is_returning(service: Service) -> No
     [own] = second.evidence.candidates
     assert own.llr > second.evidence.verify_llr
     assert own.arrangement == types_pb2.ARRANGEMENT_AS_DECLARED
-    assert [(s.probe, s.reference) for s in own.fingers] == [(f, f) for f in FOUR]
+    assert [(int(s.probe), int(s.reference)) for s in own.fingers] == [(f, f) for f in FOUR]
 
 
 def test_the_same_person_under_another_nik_is_a_duplicate_with_evidence(service: Service) -> None:
@@ -143,7 +143,7 @@ def test_too_little_evidence_is_never_unique(service: Service) -> None:
         },
     )
     e = service.enroll(0, (few,))
-    assert (e.decision, e.reasons) == (REVIEW, [types_pb2.REASON_TOO_LITTLE_EVIDENCE])
+    assert (e.decision, list(e.reasons)) == (REVIEW, [types_pb2.REASON_TOO_LITTLE_EVIDENCE])
 
 
 def test_a_held_encounter_is_met_by_the_next_attempt(service: Service) -> None:
@@ -177,7 +177,7 @@ def test_add_encounter_verifies_and_searches(service: Service) -> None:
     assert (swap.decision, swap.state) == (COLLISION, HELD)
     assert swap.evidence.candidates[0].subject_id == other.subject_id
     stranger = service.add(first.subject_id, fingers(7), "stranger")
-    assert (stranger.decision, stranger.reasons) == (COLLISION, [types_pb2.REASON_OWN_SUBJECT_DIFFERS])
+    assert (stranger.decision, list(stranger.reasons)) == (COLLISION, [types_pb2.REASON_OWN_SUBJECT_DIFFERS])
     subject = service.client.gallery.GetSubject(
         gallery_pb2.GetSubjectRequest(subject_id=first.subject_id)
     ).subject
@@ -202,7 +202,7 @@ def test_swapped_hands_are_caught_and_noticed(service: Service) -> None:
     assert types_pb2.REASON_HANDS_SWAPPED in e.reasons
     best = e.evidence.candidates[0]
     assert (best.subject_id, best.arrangement) == (first.subject_id, types_pb2.ARRANGEMENT_HANDS_SWAPPED)
-    assert all(s.reference == FingerPosition(s.probe).other_hand for s in best.fingers)
+    assert all(int(s.reference) == FingerPosition(s.probe).other_hand for s in best.fingers)
 
 
 def test_fingers_of_unknown_position_are_found(service: Service) -> None:
@@ -229,7 +229,7 @@ def test_a_finger_given_twice_is_sent_back(service: Service) -> None:
     request = enroll_request("twice", made_up_nik(0), twice)
     response = service.client.enrollment.Enroll(request, timeout=60)
     [item] = response.recapture.items
-    assert {item.position, item.same_finger_as} == {thumb.position, index.position}
+    assert {int(item.position), int(item.same_finger_as)} == {thumb.position, index.position}
     assert "right thumb" in item.advice
     assert "right index" in item.advice
     assert service.stats().encounters_enrolled == service.stats().encounters_held == 0
@@ -260,7 +260,7 @@ def test_positions_carried_by_templates_count_like_declared_ones(service: Servic
     for sample in request.samples:
         sample.finger = types_pb2.FINGER_POSITION_UNSPECIFIED
     e = recorded(service.client.enrollment.Enroll(request, timeout=60))
-    assert [f.position for f in e.fingers] == list(FOUR)
+    assert [int(f.position) for f in e.fingers] == list(FOUR)
     doubled = enroll_request("doubled", made_up_nik(1), fingers(1))
     doubled.samples[1].CopyFrom(
         samples(fingers(2)[:1])[0]
@@ -422,7 +422,7 @@ def test_a_case_is_listed_and_shown_with_evidence_and_samples(
     )
     ids = [s.encounter_id for s in with_samples.samples]
     assert ids == [held.encounter_id] * 4 + [first.encounter_id] * 4
-    assert [s.position for s in with_samples.samples] == [*FOUR, *FOUR]
+    assert [int(s.position) for s in with_samples.samples] == [*FOUR, *FOUR]
     assert [s.template for s in with_samples.samples][4:] == [f.to_bytes() for f in fingers(0)]
 
 
@@ -551,7 +551,7 @@ def test_cases_are_paged_oldest_first(service: Service) -> None:
         state: [
             c.case_id for c in service.client.cases.ListCases(case_pb2.ListCasesRequest(state=state)).cases
         ]
-        for state in (0, case_pb2.CASE_STATE_OPEN, case_pb2.CASE_STATE_RESOLVED)
+        for state in (case_pb2.CASE_STATE_UNSPECIFIED, case_pb2.CASE_STATE_OPEN, case_pb2.CASE_STATE_RESOLVED)
     }
     assert list(states.values()) == [held, held[1:], held[:1]]
 
@@ -782,9 +782,9 @@ def test_a_message_above_the_limit_is_refused(tmp_path: Path) -> None:
 
 def test_health_and_reflection(service: Service) -> None:
     with grpc.insecure_channel(service.server.address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
+        health = health_pb2_grpc.HealthStub(channel)  # its stubs for mypy lack the methods
         for name in ("", *SERVICES):
-            answer = health.Check(health_pb2.HealthCheckRequest(service=name))
+            answer = health.Check(health_pb2.HealthCheckRequest(service=name))  # type: ignore[attr-defined]
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         database = ProtoReflectionDescriptorDatabase(channel)
         listed = set(database.get_services())
@@ -801,7 +801,8 @@ def test_health_and_reflection(service: Service) -> None:
 def test_stopping_is_quick_beside_a_health_watcher(tmp_path: Path) -> None:
     service = Service(tmp_path / "data")
     with grpc.insecure_channel(service.server.address) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        health = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest())  # type: ignore[attr-defined]
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         stopper = threading.Thread(target=service.stop)
         stopper.start()
