@@ -162,7 +162,7 @@ def bytes_a_finger(gallery: FingerprintGallery, count: int) -> list[int]:
 
     A cylinder: 184 bytes packed, 8 of place, 4 of finger, 16 + 8 in the index; objects and tables besides.
     """
-    return [220 * len(finger.cylinders) + 400 for key in range(count) for finger in gallery.form(key).fingers]
+    return [220 * len(finger.cylinders) + 300 for key in range(count) for finger in gallery.form(key).fingers]
 
 
 def measure(data: Path, cache: Path | None, count: int, oracle: int, kept: Path | None) -> dict[str, object]:

@@ -79,7 +79,7 @@ class FingerprintGallery:
     """Encounters by key, each of one subject. Thread-safe: searches share, changes exclude.
 
     `watermark` is the store's sequence number this gallery has followed up to; its owner sets it. Memory: 220
-    bytes a cylinder, 400 a finger; most of what a removed one held comes back when the gallery is built anew.
+    bytes a cylinder, 300 a finger; most of what a removed one held comes back when the gallery is built anew.
     """
 
     __slots__ = (
