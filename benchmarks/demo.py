@@ -34,6 +34,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks import synthetic_prints
+from benchmarks.encounters import made_up_nik, missing
+from benchmarks.population import TEN_FINGERS
 from capture.decode import decode_image
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import FingerprintTemplate
@@ -158,12 +160,6 @@ def read_population(folder: Path) -> list[Person]:
     ]
 
 
-def made_up_nik(number: int, *, attempt: int = 0) -> str:
-    """A valid NIK nobody has: every number and attempt gives another one."""
-    day, month = 1 + number % 28, 1 + number // 28 % 12
-    return f"317301{day:02}{month:02}{80 + number // 336 % 20:02}{attempt * 1000 + number % 1000 + 1:04}"
-
-
 def _draw(folder: Path, people: int) -> None:
     """Draw two impressions of ten fingers of everybody, unless an earlier demo did."""
     if len(list(folder.glob("*.png"))) == people * 20:
@@ -200,8 +196,8 @@ def _enrol_all(client: Client, population: Sequence[Person], ppi: float) -> dict
                 request = enrollment_pb2.AddEncounterRequest(
                     request_id=f"demo-{person.name}-{n}",
                     subject_id=encounter.subject_id,
-                    samples=_samples(fingers, ppi, best_effort=True),
-                    missing=_missing(fingers),
+                    samples=(presented := _samples(fingers, ppi, best_effort=True)),
+                    missing=_absent(presented),
                 )
                 client.enrollment.AddEncounter(request, timeout=TIMEOUT)
                 step()
@@ -233,7 +229,7 @@ def _bring_back(
                 begin = time.perf_counter()
                 encounter = _enrol(
                     client,
-                    made_up_nik(number, attempt=n + 1),
+                    made_up_nik(1000 * (n + 1) + number),
                     presented[person.name, n],
                     f"{person.name}-back-{n}",
                 )
@@ -260,18 +256,8 @@ def _bring_back(
 def _enrol(client: Client, nik: str, samples: list[types_pb2.Sample], request_id: str) -> types_pb2.Encounter:
     """Enrol as an operator would: what cannot be captured better is taken as it is, or declared missing."""
     for attempt in range(3):
-        absent = set(range(1, 11)) - {int(s.finger) for s in samples}
         request = enrollment_pb2.EnrollRequest(
-            request_id=f"demo-{request_id}-{attempt}",
-            nik=nik,
-            samples=samples,
-            missing=[
-                types_pb2.MissingFinger(
-                    position=types_pb2.FingerPosition.ValueType(p),
-                    reason=types_pb2.MISSING_REASON_NOT_CAPTURED,
-                )
-                for p in sorted(absent)
-            ],
+            request_id=f"demo-{request_id}-{attempt}", nik=nik, samples=samples, missing=_absent(samples)
         )
         response = client.enrollment.Enroll(request, timeout=TIMEOUT)
         if response.WhichOneof("outcome") == "encounter":
@@ -299,13 +285,10 @@ def _samples(
     return [sample(f, ppi, best_effort=best_effort) for f in fingers]
 
 
-def _missing(fingers: Sequence[FingerFile]) -> list[types_pb2.MissingFinger]:
-    absent = set(range(1, 11)) - {int(f.position) for f in fingers}
-    reason = types_pb2.MISSING_REASON_NOT_CAPTURED
-    return [
-        types_pb2.MissingFinger(position=types_pb2.FingerPosition.ValueType(p), reason=reason)
-        for p in sorted(absent)
-    ]
+def _absent(samples: Sequence[types_pb2.Sample]) -> list[types_pb2.MissingFinger]:
+    """Every finger that is not among the samples declared missing."""
+    presented = {FingerPosition(sample.finger) for sample in samples}
+    return missing(position for position in TEN_FINGERS if position not in presented)
 
 
 def _print_table(returns: Sequence[Return]) -> None:

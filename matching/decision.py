@@ -103,8 +103,9 @@ def decide(
     if not nik_known:
         # 1. A new NIK: whoever matches already has one, or has asked for one.
         if max(other, held) >= thresholds.match:
-            reason = Reason.OTHER_SUBJECT_MATCHES if other >= thresholds.match else Reason.HELD_ENCOUNTER_MATCHES
-            return Decision.DUPLICATE, (reason,)
+            if other >= thresholds.match:
+                return Decision.DUPLICATE, (Reason.OTHER_SUBJECT_MATCHES,)
+            return Decision.DUPLICATE, (Reason.HELD_ENCOUNTER_MATCHES,)
         if max(other, held) >= thresholds.review:
             return Decision.REVIEW, (Reason.OTHER_SUBJECT_UNCERTAIN,)
         if not enough_evidence:

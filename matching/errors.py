@@ -4,6 +4,8 @@
     ├── GalleryDamaged        an index on disk is unreadable or fails its checksum; rebuild it from the store
     ├── RateUnsupported       the calibration sample is too small for the rate asked for (calibration.py)
     └── ParametersUnavailable shipped parameters are missing or of another version
+
+That two people do not match is no error.
 """
 
 

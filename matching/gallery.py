@@ -27,6 +27,7 @@ from capture.sample import FingerPosition
 from matching.encounter import EncounterComparison, EncounterForm, FingerForm, compare_encounters
 from matching.errors import GalleryDamaged
 from matching.fingerprint.calibration import Calibration
+from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import PARAMS as CYLINDER_PARAMS
 from matching.fingerprint.cylinders import Cylinders
 from matching.fingerprint.descriptors import SIZE, DescriptorModel
@@ -54,6 +55,8 @@ class Params:
     fingers_a_vote_of_many: int = 100
     # these many are sought on the other hand too
     other_hand_fingers: int = 2
+    # an enrolled finger with fewer cylinders gathers too few votes: the probe is compared with it instead
+    few_cylinders: int = 12
     size_offset: float = 10.0  # votes for a finger of n cylinders are divided by (n + offset)^power
     size_power: float = 0.3
     most_deviations: float = 25.0  # what one finger may add to a subject's votes
@@ -135,7 +138,16 @@ class FingerprintGallery:
             slot = self._slots.take(subject)
             at = tuple((f.position, self._shelves[f.position].add(slot, f)) for f in form.fingers)
             self._entries[key] = _Entry(subject, slot, at)
+            self._note_thin(at)
             self._subjects.setdefault(subject, []).append(key)
+
+    def _note_thin(self, at: tuple[tuple[FingerPosition, int], ...]) -> None:
+        """Mark an encounter's thin fingers, and whether it has no others."""
+        sizes = [self._shelves[position].size(finger) for position, finger in at]
+        alone = max(sizes, default=0) < PARAMS.few_cylinders
+        for (position, finger), size in zip(at, sizes, strict=True):
+            if 0 < size < PARAMS.few_cylinders:
+                self._shelves[position].thin[finger] = alone
 
     def remove(self, key: int) -> None:
         """Forget an encounter; raises `KeyError`. Cost about 1 ms a finger at 10,000 people."""
@@ -206,13 +218,17 @@ class FingerprintGallery:
             asked, cylinders, fingers_a_vote = rich, PARAMS.cylinders_asked, PARAMS.fingers_a_vote_of_many
         else:
             asked, cylinders, fingers_a_vote = strongest, MAX_MINUTIAE, PARAMS.fingers_a_vote
+        # Of a person of many fingers, others are found by votes; a probe of few may need the thin one.
+        every_thin = asked is strongest
 
         def deviations(finger: FingerForm, positions: set[FingerPosition]) -> NDArray[np.float32]:
             """By how many standard deviations each encounter's best finger stands out."""
             best = np.zeros(len(self._slots), dtype=np.float32)
             place, descriptors = places(finger.cylinders)[:cylinders], finger.descriptors[:cylinders]
             for position in positions:
-                self._shelves[position].raise_to_votes(place, descriptors, fingers_a_vote, best)
+                shelf = self._shelves[position]
+                shelf.raise_to_votes(place, descriptors, fingers_a_vote, best)
+                shelf.raise_to_thin(finger.cylinders, self._calibration, best, every=every_thin)
             return best
 
         # 2. their votes where they were declared, and where they would be with the hands swapped
@@ -318,6 +334,8 @@ class FingerprintGallery:
         for position, shelf in self._shelves.items():
             if f"{tag}-{position:02d}.faiss" in files:
                 shelf.restore(folder, f"{tag}-{position:02d}")
+        for entry in self._entries.values():
+            self._note_thin(entry.fingers)
 
 
 def _rank(match: Match) -> tuple[float, float, int]:
@@ -362,10 +380,10 @@ class _Shelf:
     """The fingers of one position: their descriptors in inverted lists, and their cylinders, packed.
 
     Rows are cylinders, numbered as in the index; a finger's rows follow each other. Numbers of removed rows
-    and fingers are not used again.
+    and fingers are not used again. `thin`: fingers of few cylinders; whether their encounter has no others.
     """
 
-    __slots__ = ("_finger", "_fingers", "_packed", "_place", "_rows", "_slot", "_start", "index")
+    __slots__ = ("_finger", "_fingers", "_packed", "_place", "_rows", "_slot", "_start", "index", "thin")
 
     def __init__(self, model: DescriptorModel) -> None:
         self.index = _empty_index(model)
@@ -376,6 +394,7 @@ class _Shelf:
         self._start = np.zeros(1, dtype=np.int32)  # first row of each finger, and one past the last
         self._slot = np.zeros(0, dtype=np.int32)  # of each finger, -1 where removed
         self._packed: list[NDArray[np.uint64]] = []  # of each finger, empty where removed
+        self.thin: dict[int, bool] = {}
 
     def __len__(self) -> int:
         return self._fingers
@@ -402,8 +421,13 @@ class _Shelf:
         self._finger[first:last] = -1
         self._slot[number] = -1
         self._packed[number] = _NOTHING_PACKED
+        self.thin.pop(number, None)
         if last > first:
             self.index.remove_ids(faiss.IDSelectorRange(first, last))
+
+    def size(self, number: int) -> int:
+        """How many cylinders this finger has."""
+        return len(self._packed[number])
 
     def cylinders(self, number: int) -> Cylinders:
         """What was added under this number, and not removed."""
@@ -429,6 +453,20 @@ class _Shelf:
         slot = self._slot[:n]
         kept = slot >= 0
         np.maximum.at(best, slot[kept], np.minimum(deviation[kept], PARAMS.most_deviations))
+
+    def raise_to_thin(
+        self, probe: Cylinders, calibration: Calibration, best: NDArray[np.float32], *, every: bool
+    ) -> None:
+        """Raise `best` `(slots,)` by exact comparison with the thin fingers, on the scale of votes.
+
+        Those whose encounter has other fingers only where `every` is set. Cost: 30 us each.
+        """
+        scale = PARAMS.most_deviations / calibration.llr(1.0)
+        for number, alone in self.thin.items():
+            if alone or every:
+                llr = calibration.llr(similarity(probe, self.cylinders(number)))
+                slot = self._slot[number]
+                best[slot] = max(best[slot], scale * llr)
 
     def files(self) -> dict[str, Iterable[bytes]]:
         """Contents by the end of the file name, as `restore` reads them."""

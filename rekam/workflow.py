@@ -261,7 +261,7 @@ class Workflow:
             nik_known=own is not None,
             candidates=[Candidate(p.comparison.llr, _is(p, own), p.held) for p in persons],
             thresholds=thresholds,
-            enough_evidence=enough_evidence(searched.form),
+            enough_evidence=enough_evidence(searched.form) and _comparable(persons, own),
         )
         evidence = Evidence(
             candidates=_shown(persons, own),
@@ -763,6 +763,11 @@ def _persons(reader: Reader, compared: Mapping[int, EncounterComparison]) -> tup
             held = encounter.state is EncounterState.HELD
             best[label] = Person(encounter.subject_id, encounter.encounter_id, nik, held, comparison)
     return tuple(sorted(best.values(), key=lambda p: (-p.comparison.llr, p.encounter_id)))
+
+
+def _comparable(persons: Sequence[Person], own: SubjectRecord | None) -> bool:
+    """Whether the claimed subject, where there is one, has any finger in common with the encounter."""
+    return own is None or any(_is(p, own) and p.comparison.shares for p in persons)
 
 
 def _shown(persons: Sequence[Person], own: SubjectRecord | None) -> tuple[Person, ...]:

@@ -8,9 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.population import impression, person
+from capture.fingerprint.template import FingerprintTemplate
 from capture.sample import FingerPosition as Finger
 from matching.encounter import Arrangement, EncounterForm, encounter_form
 from matching.errors import GalleryDamaged
+from matching.fingerprint.cylinders import cylinders
 from matching.gallery import FingerprintGallery, Match
 from tests.prints import at, cut
 
@@ -39,6 +41,12 @@ def gallery(forms: list[EncounterForm]) -> FingerprintGallery:
     return made
 
 
+def thin(template: FingerprintTemplate) -> FingerprintTemplate:
+    """As many of its minutiae as leave it fewer than twelve cylinders."""
+    cuts = (cut(template, n) for n in range(len(template), 0, -1))
+    return next(c for c in cuts if len(cylinders(c)) < 12)
+
+
 def comparable(matches: list[Match]) -> list[tuple[float, float, int]]:
     return [
         (-match.comparison.llr, -sum(share.score for share in match.comparison.shares), match.key)
@@ -56,6 +64,24 @@ def test_finds_what_brute_force_finds(gallery: FingerprintGallery) -> None:
         assert len(oracle) == PEOPLE
         assert set(comparable(found)) <= set(comparable(oracle))
         assert comparable(found) == sorted(comparable(found))
+
+
+def test_a_thin_finger_is_found_without_votes(
+    forms: list[EncounterForm], gallery: FingerprintGallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prints, others = person(500, 5, FOUR), person(501, 5, FOUR)
+    gallery.add(2000, 700, encounter_form([thin(prints[1])]))
+    gallery.add(2001, 701, encounter_form([others[0], thin(others[1]), *others[2:]]))
+    monkeypatch.setattr("matching.gallery.votes", lambda *a: np.zeros(a[-1], dtype=np.float32))
+    gallery.save(tmp_path)
+    for holder in (gallery, FingerprintGallery.load(tmp_path)):
+        # 1. An encounter that is thin altogether is found by a probe of many fingers, and of one.
+        assert holder.search(encounter_form(prints))[0].subject == 700
+        assert holder.search(encounter_form([prints[1]]))[0].subject == 700
+        holder.remove(2000)
+        assert 700 not in [match.subject for match in holder.search(encounter_form([prints[1]]))]
+        # 2. One thin finger among others is found by a probe of that finger alone.
+        assert holder.search(encounter_form([others[1]]))[0].subject == 701
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

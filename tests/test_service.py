@@ -121,6 +121,13 @@ def test_a_known_nik_with_a_stranger_is_a_collision(service: Service) -> None:
     assert own.subject_id in [c.subject_id for c in stranger.evidence.candidates]  # always shown
 
 
+def test_a_known_nik_without_a_common_finger_is_reviewed(service: Service) -> None:
+    service.enroll(0, fingers(0)[:2])
+    other_fingers = service.enroll(0, fingers(0)[2:], "other-fingers")
+    assert (other_fingers.decision, other_fingers.state) == (REVIEW, HELD)
+    assert types_pb2.REASON_TOO_LITTLE_EVIDENCE in other_fingers.reasons
+
+
 def test_a_match_between_the_thresholds_is_held_for_review(tmp_path: Path) -> None:
     # One finger is worth what the calibration sample supports and no more: here less than a match.
     with running(tmp_path / "data", fpir_match=1e-6) as service:
