@@ -85,6 +85,7 @@ Check = Callable[[], None]
 """Called between stages; raises `DeadlinePassed` when nobody waits for the answer any more."""
 
 MOST_CANDIDATES = 20
+_ALWAYS_SHOWN = 3
 _INDEX = "index"
 _SAVE_AFTER = 1000
 _POLL_SECONDS = 0.05
@@ -264,7 +265,7 @@ class Workflow:
             enough_evidence=enough_evidence(searched.form) and _comparable(persons, own),
         )
         evidence = Evidence(
-            candidates=_shown(persons, own),
+            candidates=_shown(persons, own, thresholds.review),
             match_llr=thresholds.match,
             review_llr=thresholds.review,
             verify_llr=thresholds.verify,
@@ -487,20 +488,28 @@ class Workflow:
     # Stages ---------------------------------------------------------------------------------------
 
     def _capture(self, samples: Sequence[Presented], check: Check) -> tuple[_Captured, ...]:
-        """Decode and extract every sample on the pool. The first fault ends it, with the sample's place."""
+        """Decode and extract every sample on the pool; every faulty one is named."""
 
         def one(place: int, presented: Presented) -> _Captured:
             check()
             return self._capture_one(place, presented)
 
         jobs = [self._pool.submit(one, place, presented) for place, presented in enumerate(samples)]
+        captured: list[_Captured] = []
+        faults: list[tuple[str, str]] = []
         try:
-            captured = tuple(job.result() for job in jobs)
+            for job in jobs:
+                try:
+                    captured.append(job.result())
+                except InvalidRequest as error:
+                    faults.extend(error.violations)
         finally:
             for job in jobs:
                 job.cancel()
+        if faults:
+            raise InvalidRequest(faults)
         _require_one_of_each([c.position for c in captured])
-        return captured
+        return tuple(captured)
 
     def _capture_one(self, place: int, presented: Presented) -> _Captured:
         with _at_sample(place):
@@ -770,11 +779,15 @@ def _comparable(persons: Sequence[Person], own: SubjectRecord | None) -> bool:
     return own is None or any(_is(p, own) and p.comparison.shares for p in persons)
 
 
-def _shown(persons: Sequence[Person], own: SubjectRecord | None) -> tuple[Person, ...]:
-    """The candidates kept as evidence: the best, and always the claimed subject."""
-    shown = list(persons[:MOST_CANDIDATES])
-    missed = [p for p in persons[MOST_CANDIDATES:] if _is(p, own)]
-    return tuple(shown[: MOST_CANDIDATES - len(missed)] + missed)
+def _shown(persons: Sequence[Person], own: SubjectRecord | None, review: float) -> tuple[Person, ...]:
+    """The candidates kept as evidence: the best few, whoever is suspected, always the claimed subject."""
+    return tuple(
+        person
+        for rank, person in enumerate(persons)
+        if rank < _ALWAYS_SHOWN
+        or _is(person, own)
+        or (person.comparison.llr >= review and rank < MOST_CANDIDATES - 1)
+    )
 
 
 def _notices(persons: Sequence[Person], thresholds: Thresholds) -> tuple[Reason, ...]:

@@ -128,6 +128,14 @@ def test_a_known_nik_without_a_common_finger_is_reviewed(service: Service) -> No
     assert types_pb2.REASON_TOO_LITTLE_EVIDENCE in other_fingers.reasons
 
 
+def test_every_faulty_sample_is_named(service: Service) -> None:
+    request = enroll_request("two-faults", made_up_nik(0), fingers(0))
+    request.samples[0].template = b"no template"
+    request.samples[2].image = b"no image"
+    refusal = refused(service.client.enrollment.Enroll, request, Code.INVALID_ARGUMENT)
+    assert set(refusal.fields) == {"samples[0]", "samples[2]"}
+
+
 def test_a_match_between_the_thresholds_is_held_for_review(tmp_path: Path) -> None:
     # One finger is worth what the calibration sample supports and no more: here less than a match.
     with running(tmp_path / "data", fpir_match=1e-6) as service:

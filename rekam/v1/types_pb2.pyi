@@ -553,7 +553,7 @@ class Evidence(_message.Message):
     """Encounters in the gallery when the decision fell; the thresholds follow from it."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
-        """Candidates by falling log10 likelihood ratio, 20 at most."""
+        """By falling log10 likelihood ratio, 20 at most: everybody from review_llr, the best three, the claimed subject."""
 
     @_builtins.property
     def nik_warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___NikWarning]:
