@@ -115,14 +115,13 @@ class EncounterComparison:
 
 
 def compare_encounters(
-    probe: EncounterForm, reference: EncounterForm, calibration: Calibration, *, thorough: bool = True
+    probe: EncounterForm, reference: EncounterForm, calibration: Calibration
 ) -> EncounterComparison:
     """Compare as declared; where that is no match, with the hands swapped, then in any order.
 
     A finger missing on either side adds nothing. Each arrangement but the declared one costs its prior, and
     each freely assigned finger the logarithm of its choices, so that impostors gain nothing by the maximum.
-    Unless `thorough`, any order is tried only where some finger matches as declared. Never raises. Cost for
-    ten fingers: ten comparisons if they match, else about twelve, or twenty if thorough; thread-safe.
+    Never raises. Cost for ten fingers: ten comparisons if they match, else about twenty; thread-safe.
     """
     pairs = _Pairs(probe, reference, calibration)
     # 1. as declared, fingers of unknown position where they fit best
@@ -132,8 +131,7 @@ def compare_encounters(
         best = max(best, _hands_swapped(pairs), key=_llr)
     # 3. any order: all fingers if nothing matched, else those that did not
     if best.llr < PARAMS.matched:
-        if thorough or any(share.llr >= PARAMS.promising for share in best.shares):
-            best = max(best, _any_order(pairs), key=_llr)
+        best = max(best, _any_order(pairs), key=_llr)
     elif best.arrangement is Arrangement.AS_DECLARED:
         best = max(best, _partly_reordered(pairs, best), key=_llr)
     return best

@@ -43,6 +43,7 @@ class Params:
     """How much of the gallery a search looks at."""
 
     shortlist: int = 20  # subjects compared exactly
+    most_held: int = 5  # of them negative ones: somebody's many held attempts must not hide who they are
     lists_probed: int = 16
     # nearest descriptors that vote, a cylinder: one for so many fingers of the position, within these bounds
     fingers_a_vote: int = 40
@@ -81,6 +82,7 @@ class Match:
 class FingerprintGallery:
     """Encounters by key, each of one subject. Thread-safe: searches share, changes exclude.
 
+    A subject is any number; a negative one stands for an encounter that is nobody's yet.
     `watermark` is the store's sequence number this gallery has followed up to; its owner sets it. Memory: 220
     bytes a cylinder, 300 a finger; most of what a removed one held comes back when the gallery is built anew.
     """
@@ -200,7 +202,7 @@ class FingerprintGallery:
         """Best encounter of each subject, best subject first, ties by scores, then by key."""
         best: dict[int, Match] = {}
         for key, subject, form in forms:
-            match = Match(key, subject, compare_encounters(probe, form, self._calibration, thorough=False))
+            match = Match(key, subject, compare_encounters(probe, form, self._calibration))
             if subject not in best or _rank(match) < _rank(best[subject]):
                 best[subject] = match
         return sorted(best.values(), key=_rank)
@@ -244,12 +246,17 @@ class FingerprintGallery:
         total = np.maximum(declared, swapped)
         order = np.argsort(-total, kind="stable")
         listed: dict[int, None] = {}
+        held = 0
         for slot in order:
-            subject = self._slots.subject[slot]
-            if subject in self._subjects and subject not in excluded:
-                listed[int(subject)] = None
-                if len(listed) == PARAMS.shortlist:
-                    break
+            subject = int(self._slots.subject[slot])
+            if subject in listed or subject not in self._subjects or subject in excluded:
+                continue
+            if subject < 0 and held == PARAMS.most_held:
+                continue
+            held += subject < 0
+            listed[subject] = None
+            if len(listed) == PARAMS.shortlist:
+                break
         return list(listed)
 
     def save(self, folder: Path) -> None:
