@@ -36,6 +36,7 @@ from rich.table import Table
 from benchmarks import synthetic_prints
 from benchmarks.encounters import made_up_nik, missing
 from benchmarks.population import TEN_FINGERS
+from benchmarks.provenance import provenance
 from capture.decode import decode_image
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import FingerprintTemplate
@@ -44,7 +45,7 @@ from matching.fingerprint.comparison import compare
 from matching.fingerprint.cylinders import cylinders
 from rekam.client import Client, FingerFile, sample
 from rekam.explain import picture_of_pair
-from rekam.v1 import enrollment_pb2, identification_pb2, quality_pb2, types_pb2
+from rekam.v1 import case_pb2, enrollment_pb2, identification_pb2, quality_pb2, types_pb2
 
 PEOPLE = 8
 TIMEOUT = 300
@@ -99,6 +100,7 @@ def main(
     ),
     ppi: Annotated[float, typer.Option(help="Resolution where the images do not declare it.")] = 500,
     people: Annotated[int, typer.Option(help="How many people to draw.")] = PEOPLE,
+    results: Annotated[Path | None, typer.Option(help="File for the record of this run.")] = None,
 ) -> None:
     """Run the demo; exit status 1 where somebody got through or was accused."""
     out.mkdir(parents=True, exist_ok=True)
@@ -118,6 +120,8 @@ def main(
     caught = [p for p in came_back if all(r.right for r in returns if r.person is p)]
     accused = sum(r.accused for r in returns)
     summary = {
+        "command": f"python -m benchmarks.demo --data {data.name}",
+        **provenance(),
         "data": data.name,
         "people": len(population),
         "returning_people": len(came_back),
@@ -129,7 +133,7 @@ def main(
         "lowest_mated_llr": min(r.llr for r in returns),
         "highest_innocent_llr": max(r.innocent_llr for r in returns),
     }
-    (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (results or out / "demo.json").write_text(json.dumps(summary, indent=1) + "\n")
     console.print(
         f"caught {len(caught)} of {len(came_back)} returning people, "
         f"{accused} of {len(returns)} innocent searches accused anybody",
@@ -187,21 +191,37 @@ def _enrol_all(client: Client, population: Sequence[Person], ppi: float) -> dict
         for person in population:
             first, *more = person.enrolled
             encounter = _enrol(client, person.nik, _samples(first, ppi), f"{person.name}-1")
-            if encounter.decision != types_pb2.DECISION_UNIQUE:
-                name = types_pb2.Decision.Name(encounter.decision)
-                raise typer.BadParameter(f"{person.name} is new and was not found unique: {name}")
-            subjects[person.name] = encounter.subject_id
+            subjects[person.name] = encounter.subject_id or _resolved(
+                client, encounter, case_pb2.RESOLUTION_DIFFERENT_PEOPLE
+            )
             step()
             for n, fingers in enumerate(more, 2):
                 request = enrollment_pb2.AddEncounterRequest(
                     request_id=f"demo-{person.name}-{n}",
-                    subject_id=encounter.subject_id,
+                    subject_id=subjects[person.name],
                     samples=(presented := _samples(fingers, ppi, best_effort=True)),
                     missing=_absent(presented),
                 )
-                client.enrollment.AddEncounter(request, timeout=TIMEOUT)
+                response = client.enrollment.AddEncounter(request, timeout=TIMEOUT)
+                if response.encounter.case_id:
+                    _resolved(client, response.encounter, case_pb2.RESOLUTION_REJECTED)
                 step()
     return subjects
+
+
+def _resolved(
+    client: Client, encounter: types_pb2.Encounter, resolution: case_pb2.Resolution.ValueType
+) -> str:
+    """Do what an operator would: a new person is new, a print that is not its owner's is discarded."""
+    reasons = ", ".join(types_pb2.Reason.Name(r).removeprefix("REASON_").lower() for r in encounter.reasons)
+    console.print(f"an operator resolved a case ({reasons}) on the way in", highlight=False)
+    request = case_pb2.ResolveCaseRequest(
+        request_id=f"demo-{encounter.case_id}",
+        case_id=encounter.case_id,
+        resolution=resolution,
+        operator="demo",
+    )
+    return client.cases.ResolveCase(request, timeout=TIMEOUT).case.subject_id
 
 
 def _bring_back(

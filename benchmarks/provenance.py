@@ -27,7 +27,7 @@ def provenance() -> dict[str, object]:
 def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    ).stdout.rstrip()
 
 
 def _processor() -> str:

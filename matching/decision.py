@@ -43,6 +43,7 @@ class Reason(StrEnum):
     HANDS_SWAPPED = "hands_swapped"
     POSITIONS_DIFFER = "positions_differ"
     HELD_ENCOUNTER_MATCHES = "held_encounter_matches"
+    FINGERS_DISAGREE = "fingers_disagree"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,17 @@ class Thresholds:
 class Candidate:
     """What one subject (or one held encounter) scored: `llr`, the fused log10 likelihood ratio.
 
-    `own` marks the subject the claimed NIK belongs to, `held` an encounter that waits for an operator.
+    `agreeing` is the sum over the fingers that match alone, less the logarithm of the number of fingers it
+    was chosen from; `denied` tells that some finger does not match. Both at once is what an encounter put
+    together from two people looks like. `own` marks the subject the claimed NIK belongs to, `held` an
+    encounter that waits for an operator.
     """
 
     llr: float
     own: bool = False
     held: bool = False
+    agreeing: float = float("-inf")
+    denied: bool = False
 
 
 def decide(
@@ -108,6 +114,8 @@ def decide(
             return Decision.DUPLICATE, (Reason.HELD_ENCOUNTER_MATCHES,)
         if max(other, held) >= thresholds.review:
             return Decision.REVIEW, (Reason.OTHER_SUBJECT_UNCERTAIN,)
+        if any(c.agreeing >= thresholds.review for c in candidates):
+            return Decision.REVIEW, (Reason.FINGERS_DISAGREE,)
         if not enough_evidence:
             return Decision.REVIEW, (Reason.TOO_LITTLE_EVIDENCE,)
         return Decision.UNIQUE, (Reason.NOBODY_MATCHES,)
@@ -124,6 +132,9 @@ def decide(
         uncertain.append(Reason.OTHER_SUBJECT_UNCERTAIN)
     if not enough_evidence:
         uncertain.append(Reason.TOO_LITTLE_EVIDENCE)
+    others_agree = any(not c.own and c.agreeing >= thresholds.review > c.llr for c in candidates)
+    if others_agree or any(c.own and c.denied for c in candidates):
+        uncertain.append(Reason.FINGERS_DISAGREE)
     if uncertain:
         return Decision.REVIEW, tuple(uncertain)
     notice = (Reason.HELD_ENCOUNTER_MATCHES,) if held >= thresholds.match else ()

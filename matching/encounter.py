@@ -32,6 +32,9 @@ class Params:
     missed: float = 0.0
     # cylinders that make a finger telling; more only make it slower
     telling: int = 35
+    # a finger at or below this does not match, if both its prints have this many cylinders
+    denied: float = -1.0
+    rich_cylinders: int = 20
     # valid cylinders a finger needs to be told from a gallery: below, one damaged print in three is found
     min_cylinders: int = 12
 
@@ -91,7 +94,8 @@ class Arrangement(StrEnum):
 class FingerShare:
     """What one pair of fingers adds: the comparison score, its log10 likelihood ratio and false match rate.
 
-    Both are kept with the score: a later calibration does not change what was decided on.
+    Both are kept with the score: a later calibration does not change what was decided on. `cylinders`: of the
+    finger that has fewer.
     """
 
     probe: FingerPosition
@@ -99,6 +103,7 @@ class FingerShare:
     score: float
     llr: float
     fmr: float
+    cylinders: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,18 @@ class EncounterComparison:
     llr: float
     arrangement: Arrangement
     shares: tuple[FingerShare, ...]
+
+    @property
+    def agreeing(self) -> float:
+        """What the fingers that match say alone, less the logarithm of how many they were chosen from."""
+        if not self.shares:
+            return float("-inf")
+        return sum(max(share.llr, 0.0) for share in self.shares) - log10(len(self.shares))
+
+    @property
+    def denied(self) -> bool:
+        """Whether a finger rich in detail on both sides does not match."""
+        return any(s.llr <= PARAMS.denied and s.cylinders >= PARAMS.rich_cylinders for s in self.shares)
 
 
 def compare_encounters(
@@ -154,9 +171,13 @@ def same_finger_twice(
     return tuple(found)
 
 
-def enough_evidence(form: EncounterForm) -> bool:
-    """Whether the encounter can be told from a gallery: one finger with 12 valid cylinders is enough."""
-    return any(len(finger.cylinders) >= PARAMS.min_cylinders for finger in form.fingers)
+def enough_evidence(form: EncounterForm, calibration: Calibration, needed: float) -> bool:
+    """Whether the fingers of 12 valid cylinders or more could reach a log10 likelihood ratio of `needed`.
+
+    Each is worth what the calibration sample supports at most: one is enough in a small gallery only.
+    """
+    telling = sum(len(finger.cylinders) >= PARAMS.min_cylinders for finger in form.fingers)
+    return telling > 0 and telling * calibration.llr(1.0) >= needed
 
 
 _NOTHING = EncounterComparison(float("-inf"), Arrangement.REARRANGED, ())
@@ -190,7 +211,9 @@ class _Pairs:
             score = similarity(a.cylinders, b.cylinders)
             evidence = len(a.cylinders) > 0 and len(b.cylinders) > 0
             llr = self._calibration.llr(score) if evidence else 0.0
-            self._known[i, j] = FingerShare(a.position, b.position, score, llr, self._calibration.fmr(score))
+            fewer = min(len(a.cylinders), len(b.cylinders))
+            fmr = self._calibration.fmr(score)
+            self._known[i, j] = FingerShare(a.position, b.position, score, llr, fmr, fewer)
         return self._known[i, j]
 
 

@@ -171,7 +171,7 @@ def enroll_command(
         missing=_missing(missing or [], fingers, rest=rest_missing),
         birth_date=birth_date,
     )
-    with _connected(server) as client:
+    with _connected(server) as client, _repeatable(request.request_id):
         response = client.enrollment.Enroll(request, timeout=timeout)
     if as_json:
         _print_json(response)
@@ -338,10 +338,16 @@ def cases_show(
     if as_json:
         _print_json(response)
         return
-    _show_encounter(response.encounter)
+    if response.HasField("encounter"):
+        _show_encounter(response.encounter)
+    else:
+        out.print(
+            f"the encounter of case {response.case.case_id} was erased with its subject", highlight=False
+        )
     if response.case.state == case_pb2.CASE_STATE_RESOLVED:
         found = _short(case_pb2.Resolution.Name(response.case.resolution))
-        out.print(f"resolved by {response.case.operator}: {found}. {response.case.comment}", highlight=False)
+        said = escape(f"resolved by {response.case.operator}: {found}. {response.case.comment}")
+        out.print(said, highlight=False)
 
 
 @cases_app.command("resolve")
@@ -367,7 +373,7 @@ def cases_resolve(
         comment=comment,
         subject_id=subject,
     )
-    with _connected(server) as client:
+    with _connected(server) as client, _repeatable(request.request_id):
         response = client.cases.ResolveCase(request, timeout=timeout)
     if as_json:
         _print_json(response)
@@ -412,6 +418,17 @@ def _connected(address: str) -> Iterator[Client]:
         yield client
 
 
+@contextmanager
+def _repeatable(request_id: str) -> Iterator[None]:
+    """Where no answer came, say how to ask again without doing it twice."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+            err.print(f"no answer came; to repeat it safely, add --request-id {request_id}", highlight=False)
+        raise
+
+
 def _missing(
     declared: Sequence[str], fingers: Sequence[FingerFile], *, rest: bool
 ) -> list[types_pb2.MissingFinger]:
@@ -422,7 +439,8 @@ def _missing(
             position = FingerPosition[finger.strip().upper()]
             missing[position] = types_pb2.MissingReason.Value(f"MISSING_REASON_{reason.strip().upper()}")
         except (KeyError, ValueError) as error:
-            raise InvalidRequest([("missing", f"{text} is not FINGER=REASON")]) from error
+            reasons = "amputated, bandaged, unreadable, not_captured"
+            raise InvalidRequest([("missing", f"{text} is not FINGER=REASON; reasons: {reasons}")]) from error
     if rest:
         absent = set(FingerPosition) - {FingerPosition.UNKNOWN, *(f.position for f in fingers)}
         for position in sorted(absent - missing.keys()):

@@ -430,7 +430,7 @@ def write_case_file(file: CaseFile) -> case_pb2.GetCaseResponse:
     """A case with encounter, evidence and samples."""
     return case_pb2.GetCaseResponse(
         case=write_case(file.case),
-        encounter=write_encounter(file.encounter),
+        encounter=None if file.encounter is None else write_encounter(file.encounter),
         samples=[_stored_sample(s) for s in file.samples],
     )
 

@@ -1,20 +1,21 @@
 """What can go wrong in the service, apart from outcomes (a duplicate or a poor print is no error).
 
-RekamError
-├── InvalidNik        the text cannot be a NIK
-├── InvalidRequest    one or more fields are wrong; `violations` names them
-├── InvalidSettings   the configuration is wrong; `violations` names the settings
-├── RequestConflict   the request id was used before, for something else
-├── NotFound          no such subject, encounter or case
-├── WrongState        the record exists, but not in a state that allows this
-├── DeadlinePassed    the caller's deadline passed before the commit
-├── ShuttingDown      the service is stopping and takes no new work
-├── Overloaded        too much is waiting already
-└── StoreError        the store cannot serve
-    ├── StoreLocked   another process has the data folder or the database open
-    ├── StoreNewer    the database was written by a newer Rekam
-    ├── StoreDamaged  the database is unreadable; restore a backup
-    └── StoreFull     the disk is full or fails; nothing of the transaction was kept
+    RekamError
+    ├── InvalidNik        the text cannot be a NIK
+    ├── InvalidRequest    one or more fields are wrong; `violations` names them
+    ├── InvalidSettings   the configuration is wrong; `violations` names the settings
+    ├── RequestConflict   the request id was used before, for something else
+    ├── NotFound          no such subject, encounter or case
+    ├── WrongState        the record exists, but not in a state that allows this
+    ├── DeadlinePassed    the caller's deadline passed before the commit
+    ├── ShuttingDown      the service is stopping and takes no new work
+    └── StoreError        the store cannot serve
+        ├── StoreLocked   another process has the data folder or the database open
+        ├── StoreNewer    the database was written by a newer Rekam
+        ├── StoreDamaged  the database is unreadable; restore a backup
+        └── StoreFull     the disk is full or fails; nothing of the transaction was kept
+
+Anything else that is raised is a fault of the program itself.
 """
 
 from collections.abc import Sequence
@@ -69,10 +70,6 @@ class DeadlinePassed(RekamError):
 
 class ShuttingDown(RekamError):
     """The service is stopping; nothing was done."""
-
-
-class Overloaded(RekamError):
-    """Too many requests are waiting; nothing was done, try again later."""
 
 
 class StoreError(RekamError):

@@ -183,10 +183,10 @@ class StoredSample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CaseFile:
-    """A case with its held encounter and, where asked for, the samples of both sides."""
+    """A case with its encounter, None once erased, and, where asked for, the samples of both sides."""
 
     case: CaseRecord
-    encounter: Recorded
+    encounter: Recorded | None
     samples: tuple[StoredSample, ...]
 
 

@@ -23,7 +23,7 @@ from capture.decode import decode_image
 from capture.errors import ImageRefused, TemplateRefused
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import FingerprintTemplate
-from capture.quality import Quality
+from capture.quality import Feedback, Quality
 from capture.sample import FingerPosition
 from matching.decision import Candidate, Reason, Thresholds, decide
 from matching.encounter import (
@@ -86,6 +86,7 @@ Check = Callable[[], None]
 
 MOST_CANDIDATES = 20
 _ALWAYS_SHOWN = 3
+_FEW_MINUTIAE = 6
 _INDEX = "index"
 _SAVE_AFTER = 1000
 _POLL_SECONDS = 0.05
@@ -127,9 +128,11 @@ class _Captured:
     @property
     def refused(self) -> bool:
         """Whether it should be captured again."""
-        return self.template is None or (
-            self.quality is not None and not self.quality.usable and not self.presented.best_effort
-        )
+        if self.template is None:
+            return True
+        few = len(self.template) < _FEW_MINUTIAE
+        poor = few if self.quality is None else not self.quality.usable
+        return poor and not self.presented.best_effort
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -260,9 +263,10 @@ class Workflow:
         thresholds = self._thresholds()
         decision, reasons = decide(
             nik_known=own is not None,
-            candidates=[Candidate(p.comparison.llr, _is(p, own), p.held) for p in persons],
+            candidates=[_candidate(p, own) for p in persons],
             thresholds=thresholds,
-            enough_evidence=enough_evidence(searched.form) and _comparable(persons, own),
+            enough_evidence=enough_evidence(searched.form, self._calibration, thresholds.review)
+            and _comparable(persons, own),
         )
         evidence = Evidence(
             candidates=_shown(persons, own, thresholds.review),
@@ -335,7 +339,7 @@ class Workflow:
                 raise WrongState(f"case {case_id} is resolved already")
             held = _found(t.encounter(case.encounter_id), "encounter", case.encounter_id)
             now = datetime.now(UTC)
-            target = _resolved_to(t, held, resolution, subject_id)
+            target = self._resolved_to(t, held, resolution, subject_id)
             if resolution is Resolution.REJECTED:
                 t.reject_encounter(held.encounter_id)
             else:
@@ -360,6 +364,38 @@ class Workflow:
             return self._commits.submit(work)
 
         return self._once("ResolveCase", request_id, digest, _CASE, produce, check)
+
+    def _resolved_to(
+        self, t: Transaction, held: EncounterRecord, resolution: Resolution, subject_id: str | None
+    ) -> SubjectRecord | None:
+        """The subject a held encounter goes to: None for a new one, or where it is rejected.
+
+        Nobody's prints get into another's subject: where there are fingers to compare, they must not deny it.
+        """
+        if resolution is Resolution.REJECTED:
+            return None
+        evidence = _EVIDENCE.validate_json(held.evidence)
+        if resolution is Resolution.DIFFERENT_PEOPLE:
+            subject = t.subject_by_nik(held.nik)
+            if subject is None:
+                return None
+            if not evidence.nik_known:
+                raise WrongState("the NIK was enrolled after this case was opened: compare the two first")
+        else:
+            subject = _found(t.subject(subject_id or _likely(t, evidence)), "subject", subject_id or "")
+        form = _found(self._form(t, held.seq), "encounter", held.encounter_id)
+        compared = [
+            compare_encounters(form, reference, self._calibration)
+            for key in self._gallery.subject_keys(subject.key)
+            if (reference := self._form(t, key)) is not None
+        ]
+        best = max(compared, key=_telling, default=None)
+        if best is not None and best.shares and best.llr < self._thresholds().verify_review:
+            raise WrongState(
+                f"the prints are not those of subject {subject.subject_id} (LLR {best.llr:.1f}): "
+                "reject the case, or resolve it as the same person as another subject"
+            )
+        return subject
 
     # Asking ---------------------------------------------------------------------------------------
 
@@ -472,7 +508,9 @@ class Workflow:
         """A case with its encounter and, where asked for, the samples of it and of its best candidate."""
         with self._store.read() as reader:
             case = _found(reader.case(case_id), "case", case_id)
-            held = _found(reader.encounter(case.encounter_id, images=samples), "encounter", case.encounter_id)
+            held = reader.encounter(case.encounter_id, images=samples)
+            if held is None:
+                return CaseFile(case, None, ())
             recorded = _recorded(reader, held)
             both: list[EncounterRecord] = []
             if samples:
@@ -515,6 +553,8 @@ class Workflow:
         with _at_sample(place):
             if presented.template is not None:
                 template = FingerprintTemplate.from_bytes(presented.template)
+                if len(template) == 0:
+                    raise TemplateRefused("the template has no minutiae: declare the finger missing")
                 position = presented.position or template.position
                 if template.position not in (FingerPosition.UNKNOWN, position):
                     raise TemplateRefused(
@@ -705,6 +745,10 @@ def _require_every_finger(presented: Sequence[FingerPosition], declared: Sequenc
     absent = sorted(_ALL_FINGERS - set(known) - set(missing))
     if len(absent) > unknown:
         raise InvalidRequest([("samples", f"neither presented nor declared missing: {_words(absent)}")])
+    if len(absent) < unknown:
+        raise InvalidRequest(
+            [("missing", f"{unknown} fingers of unknown position cannot all be missing ones")]
+        )
 
 
 def _require_one_of_each(presented: Sequence[FingerPosition]) -> None:
@@ -732,7 +776,7 @@ def _poor(captured: _Captured) -> RecaptureItem:
     if quality is not None and quality.feedback:
         advice = quality.feedback[0].advice
     else:
-        advice = "No minutiae were found: capture this finger again."
+        advice = Feedback.TOO_FEW_MINUTIAE.advice
     return RecaptureItem(captured.position, quality, None, advice)
 
 
@@ -768,10 +812,26 @@ def _persons(reader: Reader, compared: Mapping[int, EncounterComparison]) -> tup
             subject = reader.subject_by_key(encounter.subject_key)
             nik = nik if subject is None else subject.nik
         label = _label(seq, encounter.subject_key)
-        if label not in best or comparison.llr > best[label].comparison.llr:
+        if label not in best or _telling(comparison) > _telling(best[label].comparison):
             held = encounter.state is EncounterState.HELD
             best[label] = Person(encounter.subject_id, encounter.encounter_id, nik, held, comparison)
-    return tuple(sorted(best.values(), key=lambda p: (-p.comparison.llr, p.encounter_id)))
+    return tuple(sorted(best.values(), key=lambda p: (-p.comparison.llr, p.held, p.encounter_id)))
+
+
+def _telling(comparison: EncounterComparison) -> tuple[bool, float]:
+    """A comparison that had fingers to compare tells more than one that had none."""
+    return bool(comparison.shares), comparison.llr
+
+
+def _candidate(person: Person, own: SubjectRecord | None) -> Candidate:
+    comparison = person.comparison
+    return Candidate(
+        llr=comparison.llr,
+        own=_is(person, own),
+        held=person.held,
+        agreeing=comparison.agreeing,
+        denied=comparison.denied,
+    )
 
 
 def _comparable(persons: Sequence[Person], own: SubjectRecord | None) -> bool:
@@ -802,24 +862,20 @@ def _notices(persons: Sequence[Person], thresholds: Thresholds) -> tuple[Reason,
     return notice[persons[0].comparison.arrangement]
 
 
-def _resolved_to(
-    t: Transaction, held: EncounterRecord, resolution: Resolution, subject_id: str | None
-) -> SubjectRecord | None:
-    """The subject a held encounter goes to: None for a new one, or where it is rejected."""
-    if resolution is Resolution.REJECTED:
-        return None
-    evidence = _EVIDENCE.validate_json(held.evidence)
-    if resolution is Resolution.DIFFERENT_PEOPLE:
-        subject = t.subject_by_nik(held.nik)
-        if subject is not None and not evidence.nik_known:
-            raise WrongState("the NIK was enrolled after this case was opened: compare the two first")
-        return subject
-    if subject_id is None:
-        likely = (p.subject_id for p in evidence.candidates if p.comparison.llr >= evidence.review_llr)
-        subject_id = next(filter(None, likely), None)
-    if subject_id is None:
-        raise WrongState("no enrolled candidate of this case is likely: name the subject it is")
-    return _found(t.subject(subject_id), "subject", subject_id)
+def _likely(reader: Reader, evidence: Evidence) -> str:
+    """The one enrolled subject a case's evidence points to, as things stand now."""
+    likely = {
+        encounter.subject_id
+        for person in evidence.candidates
+        if person.comparison.llr >= evidence.review_llr
+        and (encounter := reader.encounter(person.encounter_id)) is not None
+        and encounter.subject_id is not None
+    }
+    if len(likely) != 1:
+        raise WrongState(
+            f"{len(likely) or 'no'} enrolled candidates of this case are likely: name the subject it is"
+        )
+    return likely.pop()
 
 
 def _finger_record(captured: _Captured, *, keep_image: bool) -> FingerRecord:

@@ -120,7 +120,7 @@ def test_whatever_a_message_holds_is_read_or_refused(reader: tuple, data: bytes)
 COMPARISON = EncounterComparison(
     5.25,
     Arrangement.HANDS_SWAPPED,
-    (FingerShare(FingerPosition.RIGHT_THUMB, FingerPosition.LEFT_THUMB, 0.25, 4.5, 1e-4),),
+    (FingerShare(FingerPosition.RIGHT_THUMB, FingerPosition.LEFT_THUMB, 0.25, 4.5, 1e-4, 30),),
 )
 
 

@@ -140,8 +140,27 @@ def test_distinct_fingers_of_a_person_are_not_taken_for_one(calibration: Calibra
     assert sum(len(same_finger_twice(form, calibration)) for form in forms) == 0
 
 
-def test_evidence_is_one_finger_with_twelve_cylinders(enrolled: tuple[FingerprintTemplate, ...]) -> None:
-    assert enough_evidence(encounter_form(enrolled[:1]))
+def test_evidence_is_enough_where_the_fingers_could_reach_a_review(
+    enrolled: tuple[FingerprintTemplate, ...], calibration: Calibration
+) -> None:
+    one, two = encounter_form(enrolled[:1]), encounter_form(enrolled[:2])
+    small, large = 2.0, 5.0  # a review among 10 and among 10,000
+    assert enough_evidence(one, calibration, small)
+    assert not enough_evidence(one, calibration, large)
+    assert enough_evidence(two, calibration, large)
     smear = encounter_form(tuple(cut(template, 8) for template in enrolled))
-    assert not enough_evidence(smear)
-    assert not enough_evidence(encounter_form(()))
+    assert not enough_evidence(smear, calibration, small)
+    assert not enough_evidence(encounter_form(()), calibration, small)
+
+
+def test_mixed_fingers_agree_and_deny(
+    enrolled: tuple[FingerprintTemplate, ...], again: tuple[FingerprintTemplate, ...]
+) -> None:
+    mixed = compared((*again[:3], *person(1, 7, SIX)[3:]), enrolled)
+    assert mixed.denied
+    assert mixed.agreeing > mixed.llr
+    assert mixed.agreeing > 10
+    whole = compared(again, enrolled)
+    assert not whole.denied
+    assert whole.agreeing < whole.llr
+    assert compared((), enrolled).agreeing == float("-inf")

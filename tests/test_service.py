@@ -25,6 +25,7 @@ from rekam.errors import InvalidSettings, RekamError, StoreLocked
 from rekam.server import SERVICES, Server
 from rekam.v1 import case_pb2, enrollment_pb2, gallery_pb2, identification_pb2, types_pb2
 from rekam.workflow import Workflow
+from tests.prints import at, cut
 from tests.service import FOUR, Service, fingers, recorded, refused, running
 
 UNIQUE, RETURNING, DUPLICATE, COLLISION, REVIEW = (
@@ -128,6 +129,71 @@ def test_a_known_nik_without_a_common_finger_is_reviewed(service: Service) -> No
     assert types_pb2.REASON_TOO_LITTLE_EVIDENCE in other_fingers.reasons
 
 
+def test_one_finger_is_too_little_among_many(tmp_path: Path) -> None:
+    # The thresholds of a gallery of 10,000, which one finger cannot reach however alike.
+    with running(tmp_path, fpir_match=1e-6, fpir_review=1e-4) as service:
+        service.enroll(0, fingers(0))
+        again_alone = service.enroll(1, fingers(0)[:1])
+        assert (again_alone.decision, again_alone.state) == (REVIEW, HELD)
+        assert types_pb2.REASON_TOO_LITTLE_EVIDENCE in again_alone.reasons
+
+
+def test_fingers_of_two_people_mixed_are_reviewed(service: Service) -> None:
+    own = service.enroll(0, fingers(0))
+    mixed = (*again(fingers(0)[:2], 1), *fingers(5)[2:])
+    under_own = service.enroll(0, mixed, "under-own-nik")
+    assert (under_own.decision, under_own.state) == (REVIEW, HELD)
+    assert types_pb2.REASON_FINGERS_DISAGREE in under_own.reasons
+    under_new = service.enroll(1, (*again(fingers(0)[:1], 2), *fingers(6)[1:]), "under-new-nik")
+    assert (under_new.decision, list(under_new.reasons)) == (REVIEW, [types_pb2.REASON_FINGERS_DISAGREE])
+    assert own.subject_id in [c.subject_id for c in under_new.evidence.candidates]
+
+
+def test_prints_that_are_not_the_owners_never_join_a_subject(service: Service) -> None:
+    own = service.enroll(0, fingers(0))
+    collision = service.enroll(0, fingers(5), "stranger")
+    assert collision.decision == COLLISION
+    cases = service.client.cases
+    for word, subject in (("DIFFERENT_PEOPLE", ""), ("SAME_PERSON", own.subject_id)):
+        request = case_pb2.ResolveCaseRequest(
+            request_id=f"resolve-{word}",
+            case_id=collision.case_id,
+            resolution=case_pb2.Resolution.Value(f"RESOLUTION_{word}"),
+            operator="ani",
+            subject_id=subject,
+        )
+        refused(cases.ResolveCase, request, Code.FAILED_PRECONDITION)
+    still = cases.GetCase(case_pb2.GetCaseRequest(case_id=collision.case_id), timeout=60)
+    assert still.case.state == case_pb2.CASE_STATE_OPEN
+
+
+def test_all_fingers_under_other_positions_are_noticed(service: Service) -> None:
+    service.enroll(0, fingers(0))
+    turned = tuple(at(f, FOUR[(i + 1) % 4]) for i, f in enumerate(again(fingers(0), 1)))
+    moved = service.enroll(1, turned)
+    assert moved.decision == DUPLICATE
+    assert types_pb2.REASON_POSITIONS_DIFFER in moved.reasons
+
+
+def test_templates_without_detail_are_no_fingers(service: Service) -> None:
+    request = enroll_request("empty", made_up_nik(0), (fingers(0)[0], cut(fingers(0)[1], 0)))
+    refusal = refused(service.client.enrollment.Enroll, request, Code.INVALID_ARGUMENT)
+    assert set(refusal.fields) == {"samples[1]"}
+    request = enroll_request("poor", made_up_nik(0), (fingers(0)[0], cut(fingers(0)[1], 5)))
+    response = service.client.enrollment.Enroll(request, timeout=60)
+    assert [FingerPosition(item.position) for item in response.recapture.items] == [fingers(0)[1].position]
+    request.samples[1].best_effort = True
+    assert recorded(service.client.enrollment.Enroll(request, timeout=60)).decision == UNIQUE
+
+
+def test_more_unknown_fingers_than_are_left_are_refused(service: Service) -> None:
+    request = enroll_request(
+        "spare", made_up_nik(0), (fingers(0)[0], at(fingers(0)[1], FingerPosition.UNKNOWN))
+    )
+    # right index is declared missing along with eight others, yet an unknown finger is presented
+    refused(service.client.enrollment.Enroll, request, Code.INVALID_ARGUMENT)
+
+
 def test_every_faulty_sample_is_named(service: Service) -> None:
     request = enroll_request("two-faults", made_up_nik(0), fingers(0))
     request.samples[0].template = b"no template"
@@ -149,15 +215,7 @@ def test_a_match_between_the_thresholds_is_held_for_review(tmp_path: Path) -> No
 
 
 def test_too_little_evidence_is_never_unique(service: Service) -> None:
-    finger = fingers(0)[0]
-    few = replace(
-        finger,
-        **{
-            name: getattr(finger, name)[:4].copy()
-            for name in ("x", "y", "direction", "ending", "reliability")
-        },
-    )
-    e = service.enroll(0, (few,))
+    e = service.enroll(0, (cut(fingers(0)[0], 8),))
     assert (e.decision, list(e.reasons)) == (REVIEW, [types_pb2.REASON_TOO_LITTLE_EVIDENCE])
 
 
@@ -485,12 +543,14 @@ def test_same_person_joins_the_matched_subject_and_creates_no_nik(
 def test_same_person_may_name_the_subject(
     service: Service, duplicate: tuple[types_pb2.Encounter, types_pb2.Encounter]
 ) -> None:
-    _, held = duplicate
+    first, held = duplicate
     other = service.enroll(5, fingers(5))
+    wrong = resolve(held.case_id, "SAME_PERSON", "wrong", subject_id=other.subject_id)
+    refused(service.client.cases.ResolveCase, wrong, Code.FAILED_PRECONDITION)
     case = service.client.cases.ResolveCase(
-        resolve(held.case_id, "SAME_PERSON", subject_id=other.subject_id)
+        resolve(held.case_id, "SAME_PERSON", subject_id=first.subject_id)
     ).case
-    assert case.subject_id == other.subject_id
+    assert case.subject_id == first.subject_id
     again_held = service.enroll(6, again(fingers(5), 1))
     missing_subject = resolve(again_held.case_id, "SAME_PERSON", "other", subject_id="s-nobody")
     refused(service.client.cases.ResolveCase, missing_subject, Code.NOT_FOUND)

@@ -54,9 +54,13 @@ class _ResolutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resolution
     RESOLUTION_UNSPECIFIED: _Resolution.ValueType  # 0
     """Not resolved."""
     RESOLUTION_DIFFERENT_PEOPLE: _Resolution.ValueType  # 1
-    """Different people: the held encounter is enrolled under the NIK it claims."""
+    """Different people: the held encounter is enrolled under the NIK it claims. Refused where that NIK has a
+    subject by now whose prints are others.
+    """
     RESOLUTION_SAME_PERSON: _Resolution.ValueType  # 2
-    """The same person: the held encounter joins the subject it matches; its claimed NIK is not created."""
+    """The same person: the held encounter joins the subject it matches; its claimed NIK is not created. Refused
+    where the prints are not that subject's.
+    """
     RESOLUTION_REJECTED: _Resolution.ValueType  # 3
     """The encounter is discarded and its biometrics erased."""
 
@@ -66,9 +70,13 @@ class Resolution(_Resolution, metaclass=_ResolutionEnumTypeWrapper):
 RESOLUTION_UNSPECIFIED: Resolution.ValueType  # 0
 """Not resolved."""
 RESOLUTION_DIFFERENT_PEOPLE: Resolution.ValueType  # 1
-"""Different people: the held encounter is enrolled under the NIK it claims."""
+"""Different people: the held encounter is enrolled under the NIK it claims. Refused where that NIK has a
+subject by now whose prints are others.
+"""
 RESOLUTION_SAME_PERSON: Resolution.ValueType  # 2
-"""The same person: the held encounter joins the subject it matches; its claimed NIK is not created."""
+"""The same person: the held encounter joins the subject it matches; its claimed NIK is not created. Refused
+where the prints are not that subject's.
+"""
 RESOLUTION_REJECTED: Resolution.ValueType  # 3
 """The encounter is discarded and its biometrics erased."""
 Global___Resolution: _TypeAlias = Resolution  # noqa: Y015
@@ -276,7 +284,7 @@ class GetCaseResponse(_message.Message):
 
     @_builtins.property
     def encounter(self) -> _types_pb2.Encounter:
-        """The held encounter with its evidence."""
+        """The held encounter with its evidence; absent where its subject was erased since."""
 
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredSample]:

@@ -84,7 +84,8 @@ class EnrollmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSubject(self, request, context):
-        """Erases a subject: its templates, images and encounters. A record of the fact stays, without biometrics.
+        """Erases a subject: its templates, images and encounters. A record of the fact stays, without biometrics;
+        a repeated request still gets the answer it once got.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,9 @@ class EnrollmentServiceStub:
     AddEncounter: _grpc.UnaryUnaryMultiCallable[_enrollment_pb2.AddEncounterRequest, _enrollment_pb2.AddEncounterResponse]
     """Adds an encounter to a subject: verifies it is that subject and searches that it is nobody else."""
     DeleteSubject: _grpc.UnaryUnaryMultiCallable[_enrollment_pb2.DeleteSubjectRequest, _enrollment_pb2.DeleteSubjectResponse]
-    """Erases a subject: its templates, images and encounters. A record of the fact stays, without biometrics."""
+    """Erases a subject: its templates, images and encounters. A record of the fact stays, without biometrics;
+    a repeated request still gets the answer it once got.
+    """
 
 @_typing.type_check_only
 class EnrollmentServiceAsyncStub(EnrollmentServiceStub):
@@ -58,7 +60,9 @@ class EnrollmentServiceAsyncStub(EnrollmentServiceStub):
     AddEncounter: _aio.UnaryUnaryMultiCallable[_enrollment_pb2.AddEncounterRequest, _enrollment_pb2.AddEncounterResponse]  # type: ignore[assignment]
     """Adds an encounter to a subject: verifies it is that subject and searches that it is nobody else."""
     DeleteSubject: _aio.UnaryUnaryMultiCallable[_enrollment_pb2.DeleteSubjectRequest, _enrollment_pb2.DeleteSubjectResponse]  # type: ignore[assignment]
-    """Erases a subject: its templates, images and encounters. A record of the fact stays, without biometrics."""
+    """Erases a subject: its templates, images and encounters. A record of the fact stays, without biometrics;
+    a repeated request still gets the answer it once got.
+    """
 
 class EnrollmentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Records encounters. Nothing is acknowledged before it is durable and was searched against everybody."""
@@ -95,6 +99,8 @@ class EnrollmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrollment_pb2.DeleteSubjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrollment_pb2.DeleteSubjectResponse, _abc.Awaitable[_enrollment_pb2.DeleteSubjectResponse]]:
-        """Erases a subject: its templates, images and encounters. A record of the fact stays, without biometrics."""
+        """Erases a subject: its templates, images and encounters. A record of the fact stays, without biometrics;
+        a repeated request still gets the answer it once got.
+        """
 
 def add_EnrollmentServiceServicer_to_server(servicer: EnrollmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -63,7 +63,7 @@ class AssessResponse(_message.Message):
     template: _builtins.bytes
     """Native template bytes, where asked for and usable (or best_effort is set and there is anything to find)."""
     format: _builtins.str
-    """Encoding that was recognised: png, jpeg, bmp, tiff, wsq, jpeg2000."""
+    """Encoding that was recognised: png, jpeg, bmp, tiff, wsq, jp2, j2k."""
     width: _builtins.int
     """Width as captured, pixels."""
     height: _builtins.int

@@ -194,6 +194,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The best candidate matches with fingers in other positions than declared."""
     REASON_HELD_ENCOUNTER_MATCHES: _Reason.ValueType  # 10
     """An encounter that waits for an operator matches."""
+    REASON_FINGERS_DISAGREE: _Reason.ValueType  # 11
+    """Some fingers match a candidate and others do not: fingers of two people may have been mixed."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a decision is what it is, or what an operator should notice besides."""
@@ -220,6 +222,8 @@ REASON_POSITIONS_DIFFER: Reason.ValueType  # 9
 """The best candidate matches with fingers in other positions than declared."""
 REASON_HELD_ENCOUNTER_MATCHES: Reason.ValueType  # 10
 """An encounter that waits for an operator matches."""
+REASON_FINGERS_DISAGREE: Reason.ValueType  # 11
+"""Some fingers match a candidate and others do not: fingers of two people may have been mixed."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Arrangement:
@@ -299,7 +303,7 @@ class Sample(_message.Message):
     template: _builtins.bytes
     """Native template bytes, as Assess returns them; 511 bytes at most."""
     ppi: _builtins.float
-    """Resolution of the image in pixels per inch, 250 to 1500; 0 where the image itself declares it.
+    """Resolution of the image in pixels per inch, 240 to 1600; 0 where the image itself declares it.
     Ignored for templates, whose grid is 500 ppi.
     """
     best_effort: _builtins.bool
