@@ -40,14 +40,15 @@ proto: setup     ## regenerate rekam/v1 from proto/
 demo: setup      ## enrol people over gRPC, bring some back under new NIKs (DATA=folder for real prints)
 	$(BIN)/python -m benchmarks.demo $(if $(DATA),--data $(DATA))
 
-bench: setup     ## measure every figure of the README, into benchmarks/results/ (about an hour)
+bench: setup     ## measure every figure of the README, into benchmarks/results/ (over an hour)
 	$(BIN)/python -m benchmarks.accuracy --cache .bench-cache
-	$(BIN)/python -m benchmarks.calibrate --check --cache .bench-cache
-	$(BIN)/python -m benchmarks.compare_speed
+	$(BIN)/python -m benchmarks.compare_speed --cache .bench-cache
 	$(BIN)/python -m benchmarks.check_population --cache .bench-cache
-	$(BIN)/python -m benchmarks.identify
+	$(BIN)/python -m benchmarks.identify --cache .bench-cache
 	$(BIN)/python -m benchmarks.store_commits
-	$(BIN)/python -m benchmarks.reliability all
+	$(BIN)/python -m benchmarks.reliability kill
+	$(BIN)/python -m benchmarks.reliability race
+	$(BIN)/python -m benchmarks.reliability trace
 	$(BIN)/python -m benchmarks.demo --data $(REKAM_DATA)/fingerprint/crossmatch --results benchmarks/results/demo.json
 
 clean:           ## forget the environment and everything built
