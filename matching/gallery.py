@@ -58,6 +58,9 @@ class Params:
     other_hand_fingers: int = 2
     # an enrolled finger with fewer cylinders gathers too few votes: the probe is compared with it instead
     few_cylinders: int = 12
+    # and a probe of few fingers is compared with everybody, for each finger with fewer cylinders than this
+    few_asked: int = 16
+    longest_walk: int = 20_000
     size_offset: float = 10.0  # votes for a finger of n cylinders are divided by (n + offset)^power
     size_power: float = 0.3
     most_deviations: float = 25.0  # what one finger may add to a subject's votes
@@ -466,14 +469,19 @@ class _Shelf:
     ) -> None:
         """Raise `best` `(slots,)` by exact comparison with the thin fingers, on the scale of votes.
 
-        Those whose encounter has other fingers only where `every` is set. Cost: 30 us each.
+        Those whose encounter has other fingers only where `every` is set; with everybody, on a shelf that is
+        not too long, where the probe itself is thin. Cost: 30 us each.
         """
         scale = PARAMS.most_deviations / calibration.llr(1.0)
-        for number, alone in self.thin.items():
-            if alone or every:
-                llr = calibration.llr(similarity(probe, self.cylinders(number)))
-                slot = self._slot[number]
-                best[slot] = max(best[slot], scale * llr)
+        if every and len(probe) < PARAMS.few_asked and self._fingers <= PARAMS.longest_walk:
+            numbers = np.flatnonzero(self._slot[: self._fingers] >= 0).tolist()
+        else:
+            numbers = [number for number, alone in self.thin.items() if alone or every]
+        for number in numbers:
+            score = similarity(probe, self.cylinders(number))
+            slot = self._slot[number]
+            # Likelihood ratios are capped: among equals the higher scores go first.
+            best[slot] = max(best[slot], scale * calibration.llr(score) + score)
 
     def files(self) -> dict[str, Iterable[bytes]]:
         """Contents by the end of the file name, as `restore` reads them."""

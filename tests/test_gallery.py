@@ -84,6 +84,14 @@ def test_a_thin_finger_is_found_without_votes(
         assert holder.search(encounter_form([others[1]]))[0].subject == 701
 
 
+def test_a_thin_probe_is_compared_with_everybody(
+    gallery: FingerprintGallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matching.gallery.votes", lambda *a: np.zeros(a[-1], dtype=np.float32))
+    for i in (3, 30, 59):
+        assert gallery.search(encounter_form([thin(person(i, 5, FOUR)[1])]))[0].subject == 100 + i
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_changes_leave_it_equal_to_brute_force(forms: list[EncounterForm], data: st.DataObject) -> None:
