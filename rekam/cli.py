@@ -312,15 +312,14 @@ def cases_list(
     if as_json:
         _print_json(case_pb2.ListCasesResponse(cases=cases))
         return
-    table = Table(_whole("case"), "opened", _whole("NIK claimed"), "decision", "state", "resolution")
+    table = Table(_whole("case"), _whole("opened"), _whole("NIK claimed"), _whole("decision"), "state")
     for case in cases:
         table.add_row(
             case.case_id,
-            f"{case.open_time.ToDatetime():%Y-%m-%d %H:%M}",
+            f"{case.open_time.ToDatetime():%Y-%m-%d}",
             case.nik,
             _short(types_pb2.Decision.Name(case.decision)),
-            _short(case_pb2.CaseState.Name(case.state)),
-            "" if not case.resolution else _short(case_pb2.Resolution.Name(case.resolution)),
+            _short(case_pb2.Resolution.Name(case.resolution)) if case.resolution else "open",
         )
     out.print(table if cases else "no cases")
 
@@ -479,18 +478,14 @@ def _whole(title: str) -> Column:
 def _show_candidates(candidates: Sequence[types_pb2.Candidate]) -> None:
     if not candidates:
         return
-    table = Table(_whole("candidate"), _whole("NIK"), _whole("LLR"), "fingers that match", "arrangement")
+    table = Table(_whole("candidate"), _whole("NIK"), _whole("LLR"), "fingers", "arrangement")
     for candidate in candidates:
-        fingers = [
-            f"{_short(types_pb2.FingerPosition.Name(share.probe))} {share.score:.2f}"
-            for share in sorted(candidate.fingers, key=lambda s: -s.llr)
-            if share.llr > 0
-        ]
+        matching = sum(share.llr > 0 for share in candidate.fingers)
         table.add_row(
             candidate.subject_id or f"{candidate.encounter_id} (held)",
             candidate.nik,
             f"{candidate.llr:.1f}",
-            ", ".join(fingers) or "none",
+            f"{matching} of {len(candidate.fingers)}",
             _short(types_pb2.Arrangement.Name(candidate.arrangement)),
         )
     out.print(table)
