@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-export REKAM_DATA ?= ../shared/data
+export REKAM_DATA ?= $(abspath ../shared/data)
 
 .PHONY: help setup test check format proto demo bench clean
 
