@@ -253,10 +253,7 @@ class Workflow:
         late = {change.encounter_seq for change in t.changes(searched.at) if change.kind is ChangeKind.ADD}
         if own is not None:
             late |= set(self._gallery.subject_keys(own.key))
-        compared = dict(searched.compared)
-        for key in sorted(late - compared.keys()):
-            if (reference := self._form(t, key)) is not None:
-                compared[key] = compare_encounters(searched.form, reference, self._calibration)
+        compared = searched.compared | self._compared(t, searched.form, late - searched.compared.keys())
 
         # 2. What those encounters are by now: deleted and rejected ones accuse nobody.
         persons = _persons(t, compared)
@@ -384,12 +381,8 @@ class Workflow:
         else:
             subject = _found(t.subject(subject_id or _likely(t, evidence)), "subject", subject_id or "")
         form = _found(self._form(t, held.seq), "encounter", held.encounter_id)
-        compared = [
-            compare_encounters(form, reference, self._calibration)
-            for key in self._gallery.subject_keys(subject.key)
-            if (reference := self._form(t, key)) is not None
-        ]
-        best = max(compared, key=_telling, default=None)
+        compared = self._compared(t, form, self._gallery.subject_keys(subject.key))
+        best = max(compared.values(), key=_telling, default=None)
         if best is not None and best.shares and best.llr < self._thresholds().verify_review:
             raise WrongState(
                 f"the prints are not those of subject {subject.subject_id} (LLR {best.llr:.1f}): "
@@ -443,11 +436,7 @@ class Workflow:
         form = _form_of(captured)
         check()
         with self._store.read() as reader:
-            compared = {
-                key: compare_encounters(form, reference, self._calibration)
-                for key in self._gallery.subject_keys(subject.key)
-                if (reference := self._form(reader, key)) is not None
-            }
+            compared = self._compared(reader, form, self._gallery.subject_keys(subject.key))
             persons = [p for p in _persons(reader, compared) if _is(p, subject)]
         if not persons:
             raise NotFound("subject", subject.subject_id)
@@ -660,6 +649,16 @@ class Workflow:
             # The saved copy still holds what was erased: better none, until the next one is saved.
             self._erased = True
             shutil.rmtree(self._settings.data_dir / _INDEX, ignore_errors=True)
+
+    def _compared(
+        self, reader: Reader, form: EncounterForm, keys: Iterable[int]
+    ) -> dict[int, EncounterComparison]:
+        """The form compared exactly with these encounters, by key; erased ones are left out."""
+        return {
+            key: compare_encounters(form, reference, self._calibration)
+            for key in sorted(keys)
+            if (reference := self._form(reader, key)) is not None
+        }
 
     def _form(self, reader: Reader, key: int) -> EncounterForm | None:
         """The form of an encounter to compare with, from memory where it is indexed; None once erased."""
