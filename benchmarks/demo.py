@@ -37,6 +37,7 @@ from benchmarks import synthetic_prints
 from benchmarks.encounters import made_up_nik, missing
 from benchmarks.population import TEN_FINGERS
 from benchmarks.provenance import provenance
+from benchmarks.synthetic_prints import POSITION_OF_NUMBER
 from capture.decode import decode_image
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import FingerprintTemplate
@@ -49,8 +50,6 @@ from rekam.v1 import case_pb2, enrollment_pb2, identification_pb2, quality_pb2, 
 
 PEOPLE = 8
 TIMEOUT = 300
-# Finger codes of the PPPFF naming run from left little to right little.
-_ISO_OF_CODE = dict(zip(range(1, 11), (10, 9, 8, 7, 6, 1, 2, 3, 4, 5), strict=True))
 _PERSON_FINGER = re.compile(r"(\d{3})(\d{2})_(\d+)")
 _FINGER = re.compile(r"(.+)_(\d+)")
 console = Console()
@@ -149,7 +148,7 @@ def read_population(folder: Path) -> list[Person]:
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         if match := _PERSON_FINGER.fullmatch(path.stem):
             name, code, impression = match[1], int(match[2]), int(match[3])
-            position = FingerPosition(_ISO_OF_CODE.get(code, 0))
+            position = POSITION_OF_NUMBER.get(code, FingerPosition.UNKNOWN)
         elif match := _FINGER.fullmatch(path.stem):
             # One finger a person; which one is not known, but it is always the same.
             name, impression, position = match[1], int(match[2]), FingerPosition.RIGHT_INDEX
@@ -169,7 +168,7 @@ def _draw(folder: Path, people: int) -> None:
     if len(list(folder.glob("*.png"))) == people * 20:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    fingers = [(folder, person, code) for person in range(1, people + 1) for code in _ISO_OF_CODE]
+    fingers = [(folder, person, code) for person in range(1, people + 1) for code in POSITION_OF_NUMBER]
     workers = ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
     with workers, _bar(f"drawing the prints of {people} people", len(fingers)) as step:
         for _ in workers.map(_draw_finger, fingers):
@@ -178,7 +177,7 @@ def _draw(folder: Path, people: int) -> None:
 
 def _draw_finger(task: tuple[Path, int, int]) -> None:
     folder, person, code = task
-    finger = synthetic_prints.finger(person, FingerPosition(_ISO_OF_CODE[code]))
+    finger = synthetic_prints.finger(person, POSITION_OF_NUMBER[code])
     for n in (1, 2):
         image = Image.fromarray(synthetic_prints.impression(finger, seed=100 * (16 * person + code) + n))
         image.save(folder / f"{person:03}{code:02}_{n}.png", dpi=(synthetic_prints.PPI,) * 2)

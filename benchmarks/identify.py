@@ -23,6 +23,7 @@ from rich.progress import track
 
 from benchmarks.population import impression, people, person
 from benchmarks.provenance import ROOT, provenance
+from benchmarks.synthetic_prints import POSITION_OF_NUMBER
 from benchmarks.train_descriptors import development_templates
 from capture.fingerprint.template import FingerprintTemplate
 from capture.sample import FingerPosition
@@ -33,7 +34,6 @@ from matching.gallery import PARAMS, FingerprintGallery, Match
 RESULT = ROOT / "benchmarks" / "results" / "identify.json"
 SEED = 2026
 REAL = 1_000_000_000  # subjects from here on are real
-_CROSSMATCH = {"03": 8, "04": 7, "05": 6, "06": 1, "07": 2, "08": 3}
 
 Encounter = tuple[FingerprintTemplate, ...]
 Person = list[Encounter]
@@ -82,10 +82,11 @@ def real_people(data: Path, cache: Path | None) -> dict[str, list[Person]]:
         encounters: dict[str, dict[str, list[FingerprintTemplate]]] = {}
         for stem, template in templates.items():
             finger, number = stem.split("_")
-            code = _CROSSMATCH[finger[3:]] if name == "crossmatch" else FingerPosition.RIGHT_INDEX
-            who = finger[:3] if name == "crossmatch" else finger
+            many_fingers = name == "crossmatch"
+            position = POSITION_OF_NUMBER[int(finger[3:])] if many_fingers else FingerPosition.RIGHT_INDEX
+            who = finger[:3] if many_fingers else finger
             encounter = encounters.setdefault(who, {}).setdefault(number, [])
-            encounter.append(replace(template, position=FingerPosition(code)))
+            encounter.append(replace(template, position=position))
         group = found["crossmatch" if name == "crossmatch" else "fvc"]
         group += [[tuple(e) for _, e in sorted(numbered.items())] for numbered in encounters.values()]
     return found

@@ -369,6 +369,7 @@ def _resized(field: Field, shape: tuple[int, int]) -> Field:
 
 # Finger numbers of file names, left little (1) to right little (10), from the thumbs outwards.
 _NUMBERS = {6: 1, 5: 6, 7: 2, 4: 7, 8: 3, 3: 8, 9: 4, 2: 9, 10: 5, 1: 10}
+POSITION_OF_NUMBER = {number: FingerPosition(position) for number, position in _NUMBERS.items()}
 
 
 def write(
