@@ -1,6 +1,8 @@
 """Fingerprint image to template: the pipeline, top to bottom."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import cv2
 import numpy as np
@@ -13,6 +15,13 @@ from capture.fingerprint.template import MAX_MINUTIAE, TEMPLATE_PPI, Extractor, 
 from capture.quality import Feedback, Quality
 from capture.sample import Sample
 from capture.trace import Trace, no_trace
+
+
+class ExtractorChoice(StrEnum):
+    """Which extractor to run: `accurate` for enrolment, `fast` where time is short."""
+
+    ACCURATE = "accurate"
+    FAST = "fast"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,14 @@ _TURN = 1024
 
 
 class Extractor(IntEnum):
-    """What found the minutiae; templates of different extractors are calibrated together or refused."""
+    """What found the minutiae; templates of different extractors are calibrated together or refused.
+
+    `FOREIGN`: minutiae read from an exchange record of another maker.
+    """
 
     LEADER_1 = 1
+    FAST_1 = 2
+    FOREIGN = 255
 
 
 @dataclass(frozen=True, slots=True, eq=False)
