@@ -3,6 +3,7 @@
     CaptureError
     ├── ImageRefused      the bytes are no image this stage accepts
     ├── TemplateRefused   the bytes are no template this stage accepts
+    ├── RecordRefused     the bytes are no exchange record this stage accepts
     └── ModelUnavailable  weights are missing or are not the expected ones
 
 A poor or blank image is no error: it comes back as a `Quality` with feedback.
@@ -40,6 +41,17 @@ class ImageRefused(CaptureError):
 
 class TemplateRefused(CaptureError):
     """The bytes are no acceptable template: truncated, damaged, of another version or extractor."""
+
+
+class RecordRefused(CaptureError):
+    """The bytes are no acceptable exchange record; the text says what is wrong, `offset` at which byte.
+
+    `offset` is None where no single byte is to blame, or where the record is being written.
+    """
+
+    def __init__(self, text: str, offset: int | None = None) -> None:
+        super().__init__(text if offset is None else f"byte {offset}: {text}")
+        self.offset = offset
 
 
 class ModelUnavailable(CaptureError):

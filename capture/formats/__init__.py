@@ -1,0 +1,1 @@
+"""Exchange formats of other makers: records in, records out, byte for byte."""
