@@ -91,9 +91,9 @@ def test_the_stages_are_traced(extractor: FingerprintExtractor, sample: Sample) 
 
     extraction = extractor.extract(sample, trace)
     assert extraction.template is not None
-    assert list(seen) == ["image_500", "foreground", "network_score", "minutiae"]
+    assert list(seen) == ["image_500", "foreground", "minutiae"]
     assert seen["minutiae"].shape == (len(extraction.template), 5)
-    for stage in ("image_500", "foreground", "network_score"):
+    for stage in ("image_500", "foreground"):
         assert seen[stage].shape == sample.image.shape
 
 

@@ -1,27 +1,26 @@
 """Fingerprint image to template: the pipeline, top to bottom."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from capture.errors import ModelUnavailable
 from capture.fingerprint.foreground import foreground, has_light_ridges
 from capture.fingerprint.leader import Leader, LeaderMap
 from capture.fingerprint.quality import fingerprint_quality, ridge_measures, unusable
-from capture.fingerprint.template import MAX_MINUTIAE, TEMPLATE_PPI, Extractor, FingerprintTemplate
+from capture.fingerprint.template import (
+    MAX_MINUTIAE,
+    TEMPLATE_PPI,
+    Extractor,
+    ExtractorChoice,
+    FingerprintTemplate,
+)
 from capture.quality import Feedback, Quality
 from capture.sample import Sample
 from capture.trace import Trace, no_trace
-
-
-class ExtractorChoice(StrEnum):
-    """Which extractor to run: `accurate` for enrolment, `fast` where time is short."""
-
-    ACCURATE = "accurate"
-    FAST = "fast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +54,33 @@ class Extraction:
     quality: Quality
 
 
+class Finder(Protocol):
+    """Finds the minutiae of one print."""
+
+    def __call__(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """`(n, 5) float32`: x, y, direction (radians), ending, score; best first, ties by row and column.
+
+        `image` `(H, W) uint8` at 500 ppi with dark ridges, `mask` `(H, W) bool` its foreground.
+        """
+
+
 class FingerprintExtractor:
-    """Extracts minutiae templates with the LEADER network. Thread-safe.
+    """Extracts minutiae templates: accurately with the LEADER network, or fast. Thread-safe.
 
     Creating the first one loads the network, 0.2 s; raises `ModelUnavailable`.
     """
 
-    __slots__ = ("_leader", "_params")
+    __slots__ = ("_find", "_made_by", "_params")
 
-    def __init__(self, params: Params = _PARAMS) -> None:
-        self._leader = Leader()
+    def __init__(self, choice: ExtractorChoice = ExtractorChoice.ACCURATE, params: Params = _PARAMS) -> None:
+        self._find, self._made_by = _finder(choice, params)
         self._params = params
 
     def extract(self, sample: Sample, trace: Trace = no_trace) -> Extraction:
         """Template and quality of one finger. A poor sample is an outcome, not an error.
 
-        Trace keys: `image_500`, `foreground`, `network_score`, `minutiae` (n, 5: x, y, direction, ending,
-        score). Cost: 0.3 to 1 s, one thread, nearly all of it in the network.
+        Trace keys: `image_500`, `foreground`, `minutiae` (as a `Finder` gives them). Cost:
+        `python -m benchmarks.extraction_cost`, one thread.
         """
         image = to_500_ppi(sample).image
         trace("image_500", image)
@@ -84,16 +93,21 @@ class FingerprintExtractor:
         hopeless = unusable(measures, leniency=self._params.hopeless)
         if hopeless is not None:
             return Extraction(None, hopeless)
-        found = self._leader(image, mask)
-        trace("network_score", found.score)
-        minutiae = _minutiae(found, self._params)
+        minutiae = self._find(image, mask)
         trace("minutiae", minutiae)
         quality = unusable(measures) or fingerprint_quality(measures, minutiae[:, 4])
         if len(minutiae) < self._params.min_minutiae:
             return Extraction(None, quality)
         if inverted and quality.usable:
             quality = replace(quality, feedback=(*quality.feedback, Feedback.INVERTED))
-        return Extraction(_template(minutiae, image, sample, quality), quality)
+        return Extraction(_template(minutiae, image, sample, quality, self._made_by), quality)
+
+
+def _finder(choice: ExtractorChoice, params: Params) -> tuple[Finder, Extractor]:
+    if choice is ExtractorChoice.FAST:
+        raise ModelUnavailable("the fast extractor is missing")
+    leader = Leader()
+    return lambda image, mask: _minutiae(leader(image, mask), params), Extractor.LEADER_1
 
 
 def to_500_ppi(sample: Sample) -> Sample:
@@ -121,7 +135,11 @@ def _minutiae(found: LeaderMap, params: Params) -> NDArray[np.float32]:
 
 
 def _template(
-    minutiae: NDArray[np.float32], image: NDArray[np.uint8], sample: Sample, quality: Quality
+    minutiae: NDArray[np.float32],
+    image: NDArray[np.uint8],
+    sample: Sample,
+    quality: Quality,
+    made_by: Extractor,
 ) -> FingerprintTemplate:
     height, width = image.shape
     return FingerprintTemplate(
@@ -134,5 +152,5 @@ def _template(
         height=height,
         position=sample.position,
         quality=quality.score,
-        extractor=Extractor.LEADER_1,
+        extractor=made_by,
     )

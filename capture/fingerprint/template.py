@@ -18,7 +18,7 @@ Native format, version 1, big-endian, 16 + 5 n bytes, n <= 99, so 511 bytes at m
 import struct
 import zlib
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,13 @@ _HEADER = struct.Struct(">2sBBBBHHBBI")
 _MAGIC = b"RF"
 _VERSION = 1
 _TURN = 1024
+
+
+class ExtractorChoice(StrEnum):
+    """Which extractor to run: `accurate` for enrolment, `fast` where time is short."""
+
+    ACCURATE = "accurate"
+    FAST = "fast"
 
 
 class Extractor(IntEnum):
