@@ -8,7 +8,7 @@ fail to meet; none is placed by hand. An impression is what a live scanner sees 
     python -m benchmarks.synthetic_prints OUT --people 3 --fingers 10 --impressions 2
 
 writes `PPPFF_n.png` at 500 ppi: person, finger from left little (01) to right little (10), impression.
-Such prints are easier to tell apart than real ones: no error rate follows from them.
+`benchmarks.check_synthetic_prints` shows how near they come to real ones.
 """
 
 from dataclasses import dataclass
@@ -116,26 +116,80 @@ def person(seed: int) -> tuple[Master, ...]:
     return tuple(finger(seed, position) for position in FingerPosition if position)
 
 
-def impression(whole: Master, seed: int) -> NDArray[np.uint8]:
-    """One touch of a finger on a scanner: `(500, 400) uint8` at 500 ppi, dark ridges on light ground.
+@dataclass(frozen=True, slots=True)
+class Scanner:
+    """What a kind of scanner makes of a touch. Lengths in pixels at 500 ppi, pairs are ranges.
 
-    Placement, skin distortion, pressure, moisture, scratches and sensor noise are drawn from `seed`, pressure
-    and moisture mostly near the ideal. The same arguments give the same image. Cost: about 0.03 CPU s.
+    `reach`: share of a firm touch's width and height that it takes in; `light`: grey level of the empty
+    platen; `shade`: how much less light there is in the corners; `ink`: share of the light that a touching
+    ridge takes away; `stripes`: grey levels by which columns differ; `dust`: specks on the platen.
+    """
+
+    shape: tuple[int, int]
+    reach: tuple[float, float]
+    light: tuple[float, float]
+    shade: float
+    ink: tuple[float, float]
+    blur: tuple[float, float]
+    noise: tuple[float, float]
+    stripes: float
+    dust: float
+
+
+LIVE_SCAN = Scanner(PRINT_SHAPE, (1.0, 1.0), (232, 262), 6, (0.66, 0.82), (0.5, 0.8), (1, 4), 0, 0)
+OPTICAL = Scanner((374, 388), (0.84, 0.86), (246, 262), 2, (0.55, 0.95), (0.5, 0.8), (1, 3), 0, 10)
+NARROW = Scanner((492, 260), (0.84, 0.84), (165, 225), 45, (0.70, 0.85), (0.7, 1.0), (1, 3), 0, 120)
+CAPACITIVE = Scanner((300, 300), (0.74, 0.62), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How fingers are put on which scanners: standard deviations, lengths in pixels.
+
+    `shift`: across and along the platen; `roll`: of what part of the finger touches; `turn`: degrees;
+    `strain`: of the skin, relative; `pressure` and `moisture`: 1 is as much as people can bring about;
+    `creases`: how strongly the skin's white lines show, relative.
+    """
+
+    scanners: tuple[Scanner, ...]
+    shift: tuple[float, float]
+    roll: tuple[float, float]
+    turn: float
+    strain: float
+    pressure: float
+    moisture: float
+    creases: float
+
+
+ATTENDED = Conditions((LIVE_SCAN,), (12, 14), (12, 18), 7, 1.0, 0.5, 0.5, 1.0)
+VARIED = Conditions((OPTICAL, NARROW, CAPACITIVE), (18, 34), (20, 30), 12, 1.3, 0.75, 0.8, 1.2)
+
+
+def impression(whole: Master, seed: int, conditions: Conditions = ATTENDED) -> NDArray[np.uint8]:
+    """One touch of a finger on a scanner: `(H, W) uint8` at 500 ppi, dark ridges on a lighter ground.
+
+    The scanner, placement, skin distortion, pressure, moisture, scratches and sensor noise are drawn from
+    `seed`. `ATTENDED` is what an officer at a live scanner accepts, always `PRINT_SHAPE`; `VARIED` is what
+    people do who are left alone with three kinds of small scanners: partial, twisted, wet, dry and faint
+    prints among good ones. The same arguments give the same image. Cost: about 0.03 CPU s.
     """
     rng = np.random.default_rng([seed, 4])
-    height, width = PRINT_SHAPE
-    pressure, moisture = (float(np.clip(rng.normal(0, 0.5), -1.2, 1.2)) for _ in range(2))
+    scanner = conditions.scanners[int(rng.integers(len(conditions.scanners)))]
+    shape = height, width = scanner.shape
+    pressure = float(np.clip(conditions.pressure * rng.standard_normal(), -1.5, 1.5))
+    moisture = float(np.clip(conditions.moisture * rng.standard_normal(), -2, 2))
 
     # 1. Where each pixel lies on the finger: placement and turn, then skin that lags behind the bone.
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    x -= width / 2 + rng.normal(0, 12)
-    y -= height / 2 + rng.normal(12, 14)
-    turn = float(np.clip(rng.normal(0, 7), -20, 20)) * pi / 180
+    x -= width / 2 + conditions.shift[0] * rng.standard_normal()
+    y -= height / 2 + 12 + conditions.shift[1] * rng.standard_normal()
+    turn = float(np.clip(conditions.turn * rng.standard_normal(), -35, 35)) * pi / 180
     x, y = x * cos(turn) - y * sin(turn), x * sin(turn) + y * cos(turn)
-    roll, pitch = rng.normal(0, 12), rng.normal(0, 18)
-    half_height = np.where(y > 0, 1.3 * whole.half_height, whole.half_height).astype(np.float32)
-    touch = ((np.abs(x) / whole.half_width) ** 2.4 + (np.abs(y) / half_height) ** 2.4) ** (1 / 2.4)
-    x, y = _distort(x, y, touch, rng)
+    roll, pitch = (sigma * rng.standard_normal() for sigma in conditions.roll)
+    half_width, half_height = whole.half_width * scanner.reach[0], whole.half_height * scanner.reach[1]
+    below = np.where(y > 0, 1.3 * half_height, half_height).astype(np.float32)
+    touch = ((np.abs(x) / half_width) ** 2.4 + (np.abs(y) / below) ** 2.4) ** (1 / 2.4)
+    x, y = _distort(x, y, touch, conditions.strain, rng)
     columns = x + (FINGER_SHAPE[1] / 2 + roll)
     rows = y + (FINGER_SHAPE[0] / 2 + pitch)
     ridges, pores, creases = (
@@ -145,26 +199,32 @@ def impression(whole: Master, seed: int) -> NDArray[np.uint8]:
 
     # 2. What touches the glass: ridges above a level that rises with light pressure, dry skin and the rim.
     extent = 0.93 + 0.08 * pressure
-    rim = np.maximum(touch + 0.03 * _smooth_noise(PRINT_SHAPE, 40, rng) - extent, -0.12) * 9
+    rim = np.maximum(touch + 0.03 * _smooth_noise(shape, 40, rng) - extent, -0.12) * 9
+    rim = np.maximum(rim + 0.6, 0)
+    uneven = 1 + 0.7 * abs(moisture)
     level = (
-        np.maximum(rim + 0.6, 0)
+        rim
         + 0.12
-        - 0.22 * pressure
-        - 0.18 * moisture
-        + 0.16 * _smooth_noise(PRINT_SHAPE, 45, rng)
-        + 0.12 * _smooth_noise(PRINT_SHAPE, 12, rng)
+        - 0.25 * pressure
+        - 0.30 * moisture
+        + 0.16 * uneven * _smooth_noise(shape, 45, rng)
+        + 0.12 * uneven * _smooth_noise(shape, 12, rng)
     )
-    grain = _smooth_noise(PRINT_SHAPE, 1.3, rng) * (0.34 - 0.14 * moisture)
+    grain = _smooth_noise(shape, 1.3, rng) * max(0.1, 0.34 - 0.16 * moisture)
     open_pores = rng.uniform(0.2, 1.3)
-    contact = ridges + grain - open_pores * pores - (2.2 - 0.6 * pressure) * creases - _scratches(rng) - level
+    lines = conditions.creases * (2.2 - 0.6 * pressure)
+    contact = ridges + grain - open_pores * pores - lines * creases - _scratches(shape, rng) - level
+    contact = np.maximum(contact, _dust(scanner, rng) - 1)
     ink = 0.5 + 0.5 * np.tanh(3.3 * contact)
 
     # 3. What the scanner makes of it: light, ink of uneven darkness, blur, sensor noise.
-    darkness = 0.74 + 0.08 * pressure + 0.07 * _smooth_noise(PRINT_SHAPE, 60, rng)
-    darkness += 0.07 * _smooth_noise(PRINT_SHAPE, 1.0, rng)
-    light = rng.uniform(232, 262) + rng.normal(0, 6) * (x / width) + rng.normal(0, 6) * (y / height)
-    seen = _blur((light * (1 - darkness * ink)).astype(np.float32), rng.uniform(0.5, 0.8))
-    seen += rng.standard_normal(PRINT_SHAPE, dtype=np.float32) * np.float32(rng.uniform(1, 4))
+    darkness = rng.uniform(*scanner.ink) + 0.08 * pressure + 0.07 * _smooth_noise(shape, 60, rng)
+    darkness += 0.07 * _smooth_noise(shape, 1.0, rng)
+    v, u = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    light = rng.uniform(*scanner.light) + rng.normal(0, 3) * u + rng.normal(0, 3) * v
+    light = light - scanner.shade * (0.5 * u**2 + 0.5 * v**2) + scanner.stripes * rng.standard_normal(width)
+    seen = _blur((light * (1 - darkness * ink)).astype(np.float32), rng.uniform(*scanner.blur))
+    seen += rng.standard_normal(shape, dtype=np.float32) * np.float32(rng.uniform(*scanner.noise))
     grey: NDArray[np.uint8] = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
     return grey
 
@@ -321,10 +381,10 @@ def _creases(rng: np.random.Generator) -> Field:
     return np.asarray(np.clip(_blur(field, 1.2), 0, 1), np.float32)
 
 
-def _scratches(rng: np.random.Generator) -> Field:
-    """Passing marks `(500, 400)`: thin lines and specks where nothing prints, this time only."""
-    height, width = PRINT_SHAPE
-    field = np.zeros(PRINT_SHAPE, np.float32)
+def _scratches(shape: tuple[int, int], rng: np.random.Generator) -> Field:
+    """Passing marks `shape`: thin lines and specks where nothing prints, this time only."""
+    height, width = shape
+    field = np.zeros(shape, np.float32)
     for _ in range(rng.poisson(1.2)):
         start = rng.uniform(0, (width, height))
         end = start + rng.normal(0, 60, 2)
@@ -336,14 +396,25 @@ def _scratches(rng: np.random.Generator) -> Field:
     return _blur(field, 1.0)
 
 
-def _distort(x: Field, y: Field, touch: Field, rng: np.random.Generator) -> tuple[Field, Field]:
+def _dust(scanner: Scanner, rng: np.random.Generator) -> Field:
+    """Specks on the platen that print as skin does, 0 to 1."""
+    height, width = scanner.shape
+    field = np.zeros(scanner.shape, np.float32)
+    n = rng.poisson(scanner.dust * rng.gamma(1.0))
+    field[rng.integers(height, size=n), rng.integers(width, size=n)] = rng.uniform(1, 6, n)
+    return np.minimum(_blur(field, 0.8), np.float32(1))
+
+
+def _distort(
+    x: Field, y: Field, touch: Field, strength: float, rng: np.random.Generator
+) -> tuple[Field, Field]:
     """Skin distortion after Cappelli, Maio, Maltoni 2001: the middle sticks, the rim follows the finger."""
     follow = (0.5 - 0.5 * np.cos(np.pi * np.clip((touch - 0.25) / 0.9, 0, 1))).astype(np.float32)
-    strain = rng.gamma(2, 0.38)  # most touches are gentle, some are not
+    strain = strength * rng.gamma(2, 0.38)  # most touches are gentle, some are not
     twist = follow * np.float32(rng.normal(0, 0.04) * strain)
     stretch = follow * np.float32(rng.normal(0, 0.02) * strain)
     dx, dy = rng.normal(0, 7, 2) * strain
-    across, along = (np.float32(1.2 * strain) * _smooth_noise(PRINT_SHAPE, 45, rng) for _ in range(2))
+    across, along = (np.float32(1.2 * strain) * _smooth_noise(touch.shape, 45, rng) for _ in range(2))
     return (
         x + follow * np.float32(dx) - twist * y + stretch * x + across,
         y + follow * np.float32(dy) + twist * x + stretch * y + along,
