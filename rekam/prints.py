@@ -4,6 +4,7 @@ A set is a folder of files `<finger>_<impression>.*`: the finger is what stands 
 the impression the rest of the name. Results do not depend on the number of worker processes or on the cache.
 """
 
+import ast
 import base64
 import hashlib
 import json
@@ -30,7 +31,8 @@ import capture
 from capture.decode import decode_image
 from capture.errors import ImageProblem, ImageRefused, TemplateRefused
 from capture.fingerprint.extract import FingerprintExtractor
-from capture.fingerprint.template import FingerprintTemplate
+from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
+from capture.quality import Feedback
 from capture.sample import Sample
 from matching.error_rates import FAILED, Pairs
 from matching.fingerprint.comparison import similarity
@@ -159,7 +161,12 @@ def _decode(data: bytes, ppi: float | None) -> Sample:
         return replace(decode_image(data), ppi=ppi)
 
 
-def extract(path: Path, ppi: float | None, cache_folder: Path | None) -> Extracted:
+def extract(
+    path: Path,
+    ppi: float | None,
+    cache_folder: Path | None,
+    extractor: ExtractorChoice = ExtractorChoice.ACCURATE,
+) -> Extracted:
     """Extract one file's template, or take it from the cache.
 
     A file that is no acceptable image, or too poor, is a failure to extract; one whose resolution is
@@ -169,19 +176,19 @@ def extract(path: Path, ppi: float | None, cache_folder: Path | None) -> Extract
         data = path.read_bytes()
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read: {error.strerror}") from error
-    key = hashlib.sha256(f"{_extraction_version()} {ppi} ".encode() + data).hexdigest()
+    key = hashlib.sha256(f"{_extraction_version()} {extractor} {ppi} ".encode() + data).hexdigest()
     cached = None if cache_folder is None else cache_folder / f"{key}.json"
     if cached is not None:
         found = _from_cache(cached)
         if found is not None:
             return found
-    extracted = _extract(path, data, ppi)
+    extracted = _extract(path, data, ppi, extractor)
     if cached is not None:
         _to_cache(cached, extracted)
     return extracted
 
 
-def _extract(path: Path, data: bytes, ppi: float | None) -> Extracted:
+def _extract(path: Path, data: bytes, ppi: float | None, extractor: ExtractorChoice) -> Extracted:
     try:
         sample = _decode(data, ppi)
     except ImageRefused as refused:
@@ -190,12 +197,16 @@ def _extract(path: Path, data: bytes, ppi: float | None) -> Extracted:
                 f"{path}: {refused}. Give the scanner's resolution with --ppi."
             ) from refused
         return Extracted(None, 0, (), str(refused))
-    extraction = _extractor().extract(sample)
+    extraction = _extractor(extractor).extract(sample)
     quality = extraction.quality
     feedback = tuple(str(word) for word in quality.feedback)
     if extraction.template is None:
-        return Extracted(None, quality.score, feedback, " ".join(word.advice for word in quality.feedback))
+        return Extracted(None, quality.score, feedback, _advice(feedback))
     return Extracted(extraction.template.to_bytes(), quality.score, feedback, "")
+
+
+def _advice(feedback: Sequence[str]) -> str:
+    return " ".join(Feedback(word).advice for word in feedback)
 
 
 _RESOLUTION_PROBLEMS = {
@@ -206,20 +217,45 @@ _RESOLUTION_PROBLEMS = {
 
 
 @cache
-def _extractor() -> FingerprintExtractor:
+def _extractor(choice: ExtractorChoice) -> FingerprintExtractor:
     """One a process: loading the network takes a second."""
-    return FingerprintExtractor()
+    return FingerprintExtractor(choice)
 
 
 @cache
 def _extraction_version() -> str:
-    """Digest of what templates depend on: the code of `capture`, which pins the weights, and libraries."""
+    """Digest of what templates depend on: libraries, and the code and data of extraction."""
     digest = hashlib.sha256()
-    for module in ("numpy", "cv2", "onnxruntime"):
+    for module in ("numpy", "cv2", "onnxruntime", "PIL"):
         digest.update(f"{module} {import_module(module).__version__} ".encode())
-    for source in sorted(Path(capture.__file__).parent.rglob("*.py")):
+    for source in extraction_sources():
         digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+# Words, texts and types: they have no say in what a template holds.
+_NO_SAY = {"capture.errors", "capture.quality", "capture.trace"}
+
+
+def extraction_sources() -> list[Path]:
+    """The files of `capture` that templates depend on: what decoding and extraction import, and its data."""
+    root = Path(capture.__file__).parent
+    data = [path for path in (root / "fingerprint").rglob("*") if path.is_file() and path.suffix != ".py"]
+    found = {path for path in data if "__pycache__" not in path.parts}
+    waiting, seen = ["capture.decode", "capture.fingerprint.extract"], set(_NO_SAY)
+    while waiting:
+        module = waiting.pop()
+        path = root.parent.joinpath(*module.split(".")).with_suffix(".py")
+        if module in seen or not path.is_file():
+            continue
+        seen.add(module)
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                waiting += [name.name for name in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+    return sorted(found)
 
 
 def _from_cache(path: Path) -> Extracted | None:
@@ -229,7 +265,10 @@ def _from_cache(path: Path) -> Extracted | None:
         template = None if stored["template"] is None else base64.b64decode(stored["template"])
         if template is not None:
             FingerprintTemplate.from_bytes(template)
-        return Extracted(template, stored["quality"], tuple(stored["feedback"]), stored["reason"])
+        feedback = tuple(stored["feedback"])
+        # The wording of advice is today's, whenever the template was made.
+        reason = _advice(feedback) if template is None and feedback else stored["reason"]
+        return Extracted(template, stored["quality"], feedback, reason)
     except (OSError, ValueError, KeyError, TypeError, TemplateRefused):
         return None
 
@@ -286,7 +325,14 @@ class Compared:
     fvc: NDArray[np.bool_]
 
 
-def compare_set(prints: PrintSet, *, workers: int, cache_folder: Path | None, console: Console) -> Compared:
+def compare_set(
+    prints: PrintSet,
+    *,
+    workers: int,
+    cache_folder: Path | None,
+    console: Console,
+    extractor: ExtractorChoice = ExtractorChoice.ACCURATE,
+) -> Compared:
     """Extract every impression of a set and compare every two.
 
     Raises `EvaluationError` for unreadable files or an unknown resolution, `CaptureError` where the network
@@ -294,9 +340,9 @@ def compare_set(prints: PrintSet, *, workers: int, cache_folder: Path | None, co
     """
     # 1. Templates.
     paths = [impression.path for impression in prints.impressions]
-    arguments = (paths, repeat(prints.ppi), repeat(cache_folder))
+    arguments = (paths, repeat(prints.ppi), repeat(cache_folder), repeat(extractor))
     with mapped(extract, arguments, min(workers, len(paths))) as results:
-        extracted = tuple(_with_progress(results, len(paths), f"{prints.name}: extracting", console))
+        extracted = tuple(with_progress(results, len(paths), f"{prints.name}: extracting", console))
 
     # 2. Scores of all pairs, in chunks of equal size.
     templates = tuple(result.template for result in extracted)
@@ -304,7 +350,7 @@ def compare_set(prints: PrintSet, *, workers: int, cache_folder: Path | None, co
     size = max(500, len(first) // (32 * workers))
     chunks = [(start, min(start + size, len(first))) for start in range(0, len(first), size)]
     with mapped(compare_chunk, (repeat(templates), chunks), min(workers, len(chunks))) as scored:
-        parts = list(_with_progress(scored, len(chunks), f"{prints.name}: comparing", console))
+        parts = list(with_progress(scored, len(chunks), f"{prints.name}: comparing", console))
 
     # 3. Who is who.
     names = [impression.finger for impression in prints.impressions]
@@ -335,7 +381,7 @@ def mapped(
             raise
 
 
-def _with_progress(results: Iterator[Result], total: int, text: str, console: Console) -> Iterator[Result]:
+def with_progress(results: Iterator[Result], total: int, text: str, console: Console) -> Iterator[Result]:
     """Pass `results` on while a bar shows how many of `total` have come; one line where nobody watches."""
     if not console.is_terminal:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
