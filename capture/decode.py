@@ -1,4 +1,4 @@
-"""File bytes to a `Sample`: PNG, JPEG, BMP, TIFF, WSQ and JPEG 2000, within limits.
+"""File bytes to a `Sample`: PNG, JPEG, BMP, TIFF, WSQ, JPEG 2000 and finger image records, within limits.
 
 The format is told by its first bytes, never by a name. The declared size is checked before a pixel is
 decoded, and again afterwards. Orientation tags (EXIF, TIFF) are not applied: the pixel grid as stored is
@@ -8,7 +8,7 @@ the evidence that minutiae refer to, and comparison does not depend on rotation.
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from PIL import (
     TiffImagePlugin,
 )
 
-from capture.errors import CaptureError, ImageProblem, ImageRefused
+from capture.errors import CaptureError, ImageProblem, ImageRefused, RecordRefused
+from capture.formats.finger_image import MAGIC as RECORD_MAGIC
+from capture.formats.finger_image import Compression, FingerImage, read_finger_images
 from capture.sample import FingerPosition, Sample
 from capture.wsq import read_wsq, wsq_pixels
 
@@ -68,6 +70,13 @@ _PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "jp2": Jpeg2KImagePlugin.Jpeg2KImageFile,
     "j2k": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
+_COMPRESSED = {
+    Compression.WSQ: ("wsq",),
+    Compression.JPEG: ("jpeg",),
+    Compression.JPEG_2000: ("jp2", "j2k"),
+    Compression.JPEG_2000_LOSSLESS: ("jp2", "j2k"),
+    Compression.PNG: ("png",),
+}
 
 
 def decode_image(
@@ -80,8 +89,9 @@ def decode_image(
     """Decode one fingerprint image to 8-bit grey, `(H, W) uint8`.
 
     `ppi` is the resolution the sender declares; without it the file's own is taken. Colour becomes luma,
-    16 bits become 8, transparency is laid on white. Raises `ImageRefused`, and nothing else, whatever the
-    bytes are. Thread-safe. Cost: 2 to 20 ms for a print of 500 x 500 pixels.
+    16 bits become 8, transparency is laid on white. A finger image record (ISO/IEC 19794-4) holds one finger,
+    and neither its position nor its resolution contradicts what is declared. Raises `ImageRefused`, and
+    nothing else, whatever the bytes are. Thread-safe. Cost: 2 to 20 ms for a print of 500 x 500 pixels.
     """
     # 1. What can be refused without reading the file.
     if not data:
@@ -91,9 +101,11 @@ def decode_image(
         raise ImageRefused(ImageProblem.TOO_MANY_BYTES, text)
     if ppi is not None:
         _check_ppi(ppi, "declared", limits)
-    encoding = next((name for magic, name in _FORMATS if data.startswith(magic)), None)
+    if data.startswith(RECORD_MAGIC):
+        return _decode_record(data, position, ppi, limits)
+    encoding = _encoding(data)
     if encoding is None:
-        text = "the bytes are no PNG, JPEG, BMP, TIFF, WSQ or JPEG 2000 image"
+        text = "the bytes are no PNG, JPEG, BMP, TIFF, WSQ or JPEG 2000 image and no finger image record"
         raise ImageRefused(ImageProblem.UNKNOWN_FORMAT, text)
 
     # 2. Pixels and embedded resolution; whatever a decoder raises means a damaged file.
@@ -110,12 +122,85 @@ def decode_image(
     #    of 500 ppi scanners: there the sender's word alone counts.
     if encoding == "jp2" and ppi is not None:
         embedded = None
-    resolution = _agreed_ppi(ppi, embedded, limits)
-    height, width = (side / resolution for side in image.shape)
+    return _sample(image, _agreed_ppi(ppi, embedded, limits), position, encoding, limits)
+
+
+def decode_finger_image(
+    image: FingerImage, *, ppi: float | None = None, limits: DecodeLimits = _DEFAULT_LIMITS
+) -> Sample:
+    """Decode one image of a finger image record, `(H, W) uint8`; `ppi` as for `decode_image`.
+
+    Raises `RecordRefused` where the record says of its image what is not so, `ImageRefused` where the image
+    is none this stage accepts: damaged, beyond the limits, or of several fingers.
+    """
+    # 1. One finger, of a size and resolution that can be; nothing is decoded before.
+    if image.position not in set(FingerPosition):
+        text = f"the record shows position {image.position}, which is no single finger: send one finger each"
+        raise ImageRefused(ImageProblem.SEVERAL_FRAMES, text)
+    position = FingerPosition(image.position)
+    _check_size(image.width, image.height, limits)
+    resolution = _agreed_ppi(ppi, image.grid.ppi, limits)
+
+    # 2. Pixels. A file inside the record has its own header, which has to agree with the record's.
+    compression = image.grid.compression
+    if compression not in _COMPRESSED:
+        return _sample(_bare_pixels(image), resolution, position, compression.value, limits)
+    if _encoding(image.data) not in _COMPRESSED[compression]:
+        raise RecordRefused(f"the record announces {compression.value}, and its image is something else")
+    sample = decode_image(image.data, position=position, ppi=resolution, limits=limits)
+    height, width = sample.image.shape
+    if (width, height) != (image.width, image.height):
+        raise RecordRefused(
+            f"the record announces {image.width} x {image.height} pixels, its image has {width} x {height}"
+        )
+    return sample
+
+
+def _decode_record(data: bytes, position: FingerPosition, ppi: float | None, limits: DecodeLimits) -> Sample:
+    """The one finger of a finger image record, where nothing declared contradicts it."""
+    try:
+        images = read_finger_images(data).images
+        if len(images) != 1:
+            text = f"the record holds {len(images)} images: send one finger each"
+            raise ImageRefused(ImageProblem.SEVERAL_FRAMES, text)
+        sample = decode_finger_image(images[0], ppi=ppi, limits=limits)
+    except RecordRefused as error:
+        text = f"the finger image record is damaged: {error}"
+        raise ImageRefused(ImageProblem.DAMAGED, text) from error
+    if FingerPosition.UNKNOWN not in (position, sample.position) and position is not sample.position:
+        text = f"the record shows the {sample.position.words} finger, the sender declares {position.words}"
+        raise ImageRefused(ImageProblem.POSITION_CONFLICT, text)
+    return replace(sample, position=position or sample.position)
+
+
+def _bare_pixels(image: FingerImage) -> NDArray[np.uint8]:
+    """Uncompressed pixels of 1 to 16 bits, `(H, W) uint8`; the record's reader has checked their length."""
+    count, depth = image.width * image.height, image.grid.bit_depth
+    if image.grid.compression is Compression.PACKED:
+        bits = np.unpackbits(np.frombuffer(image.data, np.uint8), count=count * depth).reshape(count, depth)
+        values = np.zeros(count, np.uint16)
+        for i in range(depth):
+            values = values << 1 | bits[:, i]
+    else:
+        values = np.frombuffer(image.data, np.uint8 if depth <= 8 else ">u2").astype(np.uint16)
+    white = (1 << depth) - 1
+    pixels = (np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white
+    return pixels.astype(np.uint8).reshape(image.height, image.width)
+
+
+def _encoding(data: bytes) -> str | None:
+    return next((name for magic, name in _FORMATS if data.startswith(magic)), None)
+
+
+def _sample(
+    image: NDArray[np.uint8], ppi: float, position: FingerPosition, encoding: str, limits: DecodeLimits
+) -> Sample:
+    """A sample, if a finger can be as large as the image is at its resolution."""
+    height, width = (side / ppi for side in image.shape)
     if max(height, width) > limits.max_inches or height * width > limits.max_square_inches:
-        text = f"at {resolution:g} ppi the image is {width:.1f} x {height:.1f} inches, too large for a finger"
+        text = f"at {ppi:g} ppi the image is {width:.1f} x {height:.1f} inches, too large for a finger"
         raise ImageRefused(ImageProblem.TOO_MANY_PIXELS, text)
-    return Sample(image=image, ppi=resolution, position=position, format=encoding)
+    return Sample(image=image, ppi=ppi, position=position, format=encoding)
 
 
 def _decode_wsq(data: bytes, limits: DecodeLimits) -> tuple[NDArray[np.uint8], tuple[float, float] | None]:

@@ -29,6 +29,7 @@ class ImageProblem(StrEnum):
     RESOLUTION_OUT_OF_RANGE = "resolution_out_of_range"
     RESOLUTION_CONFLICT = "resolution_conflict"
     SEVERAL_FRAMES = "several_frames"
+    POSITION_CONFLICT = "position_conflict"
 
 
 class ImageRefused(CaptureError):
