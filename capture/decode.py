@@ -178,9 +178,9 @@ def _bare_pixels(image: FingerImage) -> NDArray[np.uint8]:
     count, depth = image.width * image.height, image.grid.bit_depth
     if image.grid.compression is Compression.PACKED:
         bits = np.unpackbits(np.frombuffer(image.data, np.uint8), count=count * depth).reshape(count, depth)
-        values = np.zeros(count, np.uint16)
+        values: NDArray[np.uint16] = np.zeros(count, np.uint16)
         for i in range(depth):
-            values = values << 1 | bits[:, i]
+            values = values << np.uint16(1) | bits[:, i]
     else:
         values = np.frombuffer(image.data, np.uint8 if depth <= 8 else ">u2").astype(np.uint16)
     white = (1 << depth) - 1

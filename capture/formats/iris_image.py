@@ -3,7 +3,8 @@
     2005   45 bytes: IIR and version, length 4, device 2, eyes 1, length of this header 2, properties 2,
            diameter 2, format 2, width 2, height 2, bit depth, transform, unit 16
            each eye: code 1, images 2; each image: number 2, quality 1, rotation 2, uncertainty 2, length 4
-    IREX   as 2005 (version 015), but each image: length 4, number 2, quality 1, geometry 52
+    IREX   as 2005, but version 015, a kind of one byte before the length, and each image: length 4,
+           number 2, quality 1, geometry 51
     2011   16 bytes: IIR 020, length 4, representations 2, certified 1 (always 0), eyes 1
            each representation: length 4, capture (see `representation.py`), number 2, eye, kind, format,
            properties, width 2, height 2, bit depth, range 2, geometry 16, length 4, the image
@@ -38,7 +39,7 @@ class Layout2005(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IrisImage2005:
-    """One image: a file or bare pixels as they came; `geometry` has 4 bytes, 52 in IREX."""
+    """One image: a file or bare pixels as they came; `geometry` has 4 bytes, 51 in IREX."""
 
     data: bytes
     number: int = 1
@@ -56,13 +57,17 @@ class Eye2005:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IrisRecord2005:
-    """A record of the first edition; one size and format for all images. `unit` names the device, 16 bytes."""
+    """A record of the first edition; one size and format for all images.
+
+    `unit` names the device, 16 bytes; `kind` is what IREX says before the length, 0 elsewhere.
+    """
 
     eyes: tuple[Eye2005, ...]
     width: int
     height: int
     format: int
     layout: Layout2005 = Layout2005.ISO
+    kind: int = 0
     device: int = 0
     header_length: int = 45
     properties: int = 0
@@ -80,11 +85,13 @@ class IrisRecord2005:
             + b"".join(_image_bytes(image, self.layout) for image in eye.images)
             for eye in self.eyes
         )
+        irex = self.layout is Layout2005.IREX
         return (
             MAGIC
             + f"{self.layout:03d}\x00".encode()
             + packed(
-                (45 + len(body), 4, "length"),
+                (self.kind, irex, "kind"),
+                (45 + irex + len(body), 4, "length"),
                 (self.device, 2, "device"),
                 (len(self.eyes), 1, "number of eyes"),
                 (self.header_length, 2, "length of the header"),
@@ -151,11 +158,13 @@ def read_iris_images(data: bytes) -> IrisRecord2005 | IrisRecord2011:
         return _read_2011(record_fields(data, MAGIC, 4))
     for layout in Layout2005:
         if version == f"{layout:03d}\x00".encode():
-            return _read_2005(record_fields(data, MAGIC, 4), layout)
+            return _read_2005(data, layout)
     raise RecordRefused(f"version {version!r} of iris image records is not known here", 4)
 
 
-def _read_2005(fields: Fields, layout: Layout2005) -> IrisRecord2005:
+def _read_2005(data: bytes, layout: Layout2005) -> IrisRecord2005:
+    irex = layout is Layout2005.IREX
+    fields = record_fields(data, MAGIC, 4, before_length=irex)
     device, count = fields.number(2, "device"), fields.number(1, "number of eyes")
     header_length, properties, diameter, image_format, width, height = (
         fields.number(2, "header") for _ in range(6)
@@ -176,6 +185,7 @@ def _read_2005(fields: Fields, layout: Layout2005) -> IrisRecord2005:
         height=height,
         format=image_format,
         layout=layout,
+        kind=data[8] if irex else 0,
         device=device,
         header_length=header_length,
         properties=properties,
@@ -189,7 +199,7 @@ def _read_2005(fields: Fields, layout: Layout2005) -> IrisRecord2005:
 def _image(fields: Fields, layout: Layout2005) -> IrisImage2005:
     if layout is Layout2005.IREX:
         length, number = fields.number(4, "length"), fields.number(2, "number")
-        quality, geometry = fields.number(1, "quality"), fields.take(52, "geometry")
+        quality, geometry = fields.number(1, "quality"), fields.take(51, "geometry")
     else:
         number, quality = fields.number(2, "number"), fields.number(1, "quality")
         geometry, length = fields.take(4, "rotation"), fields.number(4, "length")
@@ -199,7 +209,7 @@ def _image(fields: Fields, layout: Layout2005) -> IrisImage2005:
 
 def _image_bytes(image: IrisImage2005, layout: Layout2005) -> bytes:
     irex = layout is Layout2005.IREX
-    if len(image.geometry) != (52 if irex else 4):
+    if len(image.geometry) != (51 if irex else 4):
         raise RecordRefused(f"{len(image.geometry)} bytes of geometry do not fit this kind of record")
     length = packed((len(image.data), 4, "length of the image"))
     head = packed((image.number, 2, "number"), (image.quality, 1, "quality")) + image.geometry

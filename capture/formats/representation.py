@@ -129,16 +129,16 @@ def capture_bytes(capture: Capture) -> bytes:
     )
 
 
-def record_fields(data: bytes, magic: bytes, length_size: int) -> Fields:
+def record_fields(data: bytes, magic: bytes, length_size: int, *, before_length: int = 0) -> Fields:
     """A cursor behind magic, version and length of a record whose length is what it says.
 
-    Raises `RecordRefused`.
+    `before_length`: bytes skipped before the length. Raises `RecordRefused`.
     """
     fields = Fields(data)
     if fields.take(4, "the record's kind") != magic:
         raise RecordRefused(f"the record does not begin with {magic[:3].decode()}", 0)
-    fields.take(4, "the record's version")
+    fields.take(4 + before_length, "the record's version")
     length = fields.number(length_size, "the record's length")
     if length != len(data):
-        raise RecordRefused(f"the record announces {length} bytes and has {len(data)}", 8)
+        raise RecordRefused(f"the record announces {length} bytes and has {len(data)}", 8 + before_length)
     return fields
