@@ -11,36 +11,57 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from capture.errors import CaptureError, ImageRefused
-from capture.fingerprint.extract import Extraction, FingerprintExtractor, to_500_ppi
-from capture.fingerprint.template import FingerprintTemplate
+from capture.errors import CaptureError, ImageRefused, TemplateRefused
+from capture.fingerprint.extract import FingerprintExtractor, to_500_ppi
+from capture.fingerprint.foreground import foreground
+from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
+from capture.quality import Feedback
 from capture.sample import Sample
 from matching.errors import MatchingError
 from matching.fingerprint.calibration import Calibration
 from matching.fingerprint.comparison import Comparison, compare
 from matching.fingerprint.cylinders import cylinders
-from rekam.prints import read_print
+from rekam.overlap import Overlap, Role, overlap
+from rekam.prints import decode_print
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
 STRONG_PAIR = 0.04  # the contribution at the end of the colour scale: twelve such pairs score 0.48
+MOST_ALONE = 10  # minutiae without mate that are listed of each print
+CONTRIBUTION_COLOURS = ("#f6c04d", "#ee6c2f", "#c2185b", "#5e1193")
+ROLE_COLOURS = {Role.AGREES: "#0f9d76", Role.ALONE: "#3b7dd8", Role.ASIDE: "#9aa5b1"}
+OVERLAP_COLOUR = "#0aa5b5"
 _INK = "#1d2733"
 _QUIET = "#6b7785"
-_LONE = "#3b7dd8"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """One print as a person sees it: what its capture came to.
+
+    `image` `(H, W) uint8` at 500 ppi, None where only the template is known; `template` None where the
+    image gave none; `quality` 0 to 100; `feedback`, worst first.
+    """
+
+    image: NDArray[np.uint8] | None
+    template: FingerprintTemplate | None
+    quality: int
+    feedback: tuple[Feedback, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """Two prints, what was found in each, and their comparison, None where one gave no template.
+    """Two prints and their comparison, None where one gave no template.
 
-    `llr`: log10 likelihood ratio; `fmr`: an upper bound of the false match rate with this score as threshold.
+    `overlap` is None where the pairs agree on no placement of one print on the other. `llr`: log10 likelihood
+    ratio; `fmr`: an upper bound of the false match rate with this score as threshold.
     """
 
-    samples: tuple[Sample, Sample]
-    extractions: tuple[Extraction, Extraction]
+    prints: tuple[Seen, Seen]
     comparison: Comparison | None
+    overlap: Overlap | None
     llr: float
     fmr: float
 
@@ -50,23 +71,47 @@ class Explanation:
         if self.comparison is None:
             return "no comparison: " + " and ".join(
                 f"print {name} gave no template"
-                for name, made in zip("AB", self.extractions, strict=True)
-                if made.template is None
+                for name, one in zip("AB", self.prints, strict=True)
+                if one.template is None
             )
         return f"score {self.comparison.score:.4f}: {odds(self.llr)}; {rate(self.fmr)}"
 
 
-def explain_prints(a: Sample, b: Sample) -> Explanation:
-    """Extract and compare two prints. Raises `CaptureError`, `MatchingError` where parameters are missing."""
-    extractor = FingerprintExtractor()
-    extractions = extractor.extract(a), extractor.extract(b)
-    template_a, template_b = (made.template for made in extractions)
-    if template_a is None or template_b is None:
-        return Explanation((a, b), extractions, None, 0.0, 1.0)
-    comparison = compare(cylinders(template_a), cylinders(template_b))
+def explain_prints(
+    a: Sample | FingerprintTemplate,
+    b: Sample | FingerprintTemplate,
+    extractor: ExtractorChoice = ExtractorChoice.ACCURATE,
+) -> Explanation:
+    """Extract where needed, and compare. Raises `CaptureError`, `MatchingError` where files are missing."""
+    return explain_seen(_seen(a, extractor), _seen(b, extractor))
+
+
+def _seen(given: Sample | FingerprintTemplate, extractor: ExtractorChoice) -> Seen:
+    if isinstance(given, FingerprintTemplate):
+        return Seen(None, given, given.quality)
+    made = FingerprintExtractor(extractor).extract(given)
+    return Seen(to_500_ppi(given).image, made.template, made.quality.score, made.quality.feedback)
+
+
+def explain_seen(a: Seen, b: Seen) -> Explanation:
+    """Compare two prints and place one on the other. Raises `MatchingError`. Cost: about 20 ms."""
+    if a.template is None or b.template is None:
+        return Explanation((a, b), None, None, 0.0, 1.0)
+    comparison = compare(cylinders(a.template), cylinders(b.template))
+    where_a, where_b = (None if one.image is None else foreground(one.image) for one in (a, b))
+    pairs = paired_minutiae(comparison, a.template, b.template)
+    common = overlap(a.template, b.template, pairs, comparison.contributions, where_a, where_b)
     calibration = Calibration.load()
     llr, fmr = calibration.llr(comparison.score), calibration.fmr(comparison.score)
-    return Explanation((a, b), extractions, comparison, llr, fmr)
+    return Explanation((a, b), comparison, common, llr, fmr)
+
+
+def paired_minutiae(
+    comparison: Comparison, template_a: FingerprintTemplate, template_b: FingerprintTemplate
+) -> NDArray[np.int32]:
+    """The minutiae of both templates that the pairs join, `(k, 2) int32`."""
+    in_a, in_b = cylinders(template_a).minutia, cylinders(template_b).minutia
+    return np.column_stack([in_a[comparison.pairs[:, 0]], in_b[comparison.pairs[:, 1]]])
 
 
 def odds(llr: float) -> str:
@@ -90,59 +135,89 @@ def _round(number: float) -> str:
 
 
 def words(explanation: Explanation, names: tuple[str, str]) -> list[str]:
-    """The explanation in lines of text: the verdict, then each print, then the pairs."""
+    """The explanation in lines of text: the verdict, then each print, their overlap, and the pairs."""
     lines = [explanation.verdict]
-    for label, name, extraction in zip("AB", names, explanation.extractions, strict=True):
-        lines += [f"{label} {name}: {line}" for line in _about(extraction)]
+    for label, name, one in zip("AB", names, explanation.prints, strict=True):
+        lines += [f"{label} {name}: {line}" for line in about(one)]
     comparison = explanation.comparison
-    if comparison is not None:
-        template_a, template_b = (made.template for made in explanation.extractions)
-        if template_a is None or template_b is None:
-            raise ValueError("a comparison has two templates")
-        lines.append(f"pairs the score rests on ({len(comparison.pairs)}), by contribution:")
-        numbers_a, numbers_b = _minutiae(comparison, template_a, template_b)
-        for k in np.argsort(-comparison.contributions, kind="stable"):
-            places = (
-                f"({template.x[m]:.0f}, {template.y[m]:.0f}) {np.degrees(template.direction[m]):.0f}°"
-                for template, m in ((template_a, numbers_a[k]), (template_b, numbers_b[k]))
-            )
-            lines.append(f"  {comparison.contributions[k]:.4f}  A {next(places)}  B {next(places)}")
+    template_a, template_b = (one.template for one in explanation.prints)
+    if comparison is None or template_a is None or template_b is None:
+        return lines
+    lines += about_overlap(explanation.overlap)
+    lines.append(f"pairs the score rests on ({len(comparison.pairs)}), by contribution:")
+    pairs = paired_minutiae(comparison, template_a, template_b)
+    for k in np.argsort(-comparison.contributions, kind="stable"):
+        at_a, at_b = (
+            _place(template, int(m)) for template, m in zip((template_a, template_b), pairs[k], strict=True)
+        )
+        off = explanation.overlap is not None and not explanation.overlap.agreeing[k]
+        lines.append(
+            f"  {comparison.contributions[k]:.4f}  A {at_a}  B {at_b}{'  off the placement' if off else ''}"
+        )
+    common = explanation.overlap
+    if common is not None:
+        for label, template, roles in (("A", template_a, common.roles_a), ("B", template_b, common.roles_b)):
+            alone = np.flatnonzero(roles == Role.ALONE)
+            most = f", of which the {MOST_ALONE} most reliable" if len(alone) > MOST_ALONE else ""
+            if len(alone):
+                lines.append(f"minutiae of {label} that the other print lacks ({len(alone)}{most}):")
+                lines += [
+                    f"  reliability {template.reliability[m]:.2f}  {label} {_place(template, int(m))}"
+                    for m in alone[:MOST_ALONE]
+                ]
     return lines
 
 
-def _about(extraction: Extraction) -> list[str]:
+def _place(template: FingerprintTemplate, m: int) -> str:
+    return f"({template.x[m]:.0f}, {template.y[m]:.0f}) {np.degrees(template.direction[m]):.0f}°"
+
+
+def about(one: Seen) -> list[str]:
     """One print: quality and minutiae, or why there are none; then what its capture should change."""
-    quality = extraction.quality
-    if extraction.template is None:
+    if one.template is None:
         first = "no template could be made"
     else:
-        first = f"quality {quality.score} of 100, {len(extraction.template)} minutiae"
-    return [first, *(word.advice for word in quality.feedback)]
+        first = f"quality {one.quality} of 100, {len(one.template)} minutiae"
+    return [first, *(word.advice for word in one.feedback)]
 
 
-def _minutiae(
-    comparison: Comparison, template_a: FingerprintTemplate, template_b: FingerprintTemplate
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The minutiae of each print that the pairs join, `(k,) int32` each."""
-    in_a, in_b = cylinders(template_a).minutia, cylinders(template_b).minutia
-    return in_a[comparison.pairs[:, 0]], in_b[comparison.pairs[:, 1]]
+def about_overlap(common: Overlap | None) -> list[str]:
+    """What two prints have in common, in lines of text."""
+    if common is None:
+        return ["overlap: unknown, the pairs agree on no placement of one print on the other"]
+    turned = round(abs(np.degrees(common.turn)))
+    side = "clockwise" if common.turn < 0 else "counter-clockwise"
+    turn = f"B turned by {turned}° {side}" if turned else "B not turned"
+    in_a, in_b = (np.bincount(roles, minlength=len(Role)) for roles in (common.roles_a, common.roles_b))
+    reliable = [int(counts.sum() - counts[Role.ASIDE]) for counts in (in_a, in_b)]
+    agreeing = f"{int(common.agreeing.sum())} of {len(common.agreeing)} pairs agree"
+    return [
+        f"overlap: {common.area:.0f} mm², {common.share:.0%} of the smaller print; {turn}; {agreeing}, "
+        f"{common.stretch:.1f} pixels off",
+        f"minutiae in the overlap: {reliable[0]} of A, {reliable[1]} of B; {in_a[Role.COUNTED]} pairs count, "
+        f"{in_a[Role.AGREES]} more agree; {in_a[Role.ALONE]} of A and {in_b[Role.ALONE]} of B have no mate",
+    ]
 
 
 def picture_of_pair(
-    image_a: NDArray[np.uint8],
-    image_b: NDArray[np.uint8],
+    image_a: NDArray[np.uint8] | None,
+    image_b: NDArray[np.uint8] | None,
     template_a: FingerprintTemplate | None,
     template_b: FingerprintTemplate | None,
     comparison: Comparison | None,
-    title: str,
+    title: str = "",
     captions: tuple[str, str] = ("", ""),
+    common: Overlap | None = None,
+    *,
+    legend: bool = True,
 ) -> NDArray[np.uint8]:
     """Draw two prints side by side with their minutiae, the pairs joined: `(H, 1500, 3) uint8` RGB.
 
-    Images are `(H, W) uint8` of any resolution, stretched to their template's 500 ppi. Minutiae are drawn as
-    circles (endings) and squares (bifurcations) with a stroke along the ridge; those of a pair, and the line
-    between them, in the colour of what the pair contributes to the score. Title and captions may have
-    several lines. Thread-safe. Cost: about 0.5 s.
+    Images are `(H, W) uint8` of any resolution, stretched to their template's 500 ppi; without, the ground is
+    blank. Minutiae are drawn as circles (endings) and squares (bifurcations) with a stroke along the ridge;
+    those of a pair, and the line between them, in the colour of what the pair contributes to the score, the
+    others by their role in the overlap, which is outlined. Title and captions may have several lines.
+    Thread-safe. Cost: about 0.5 s.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LinearSegmentedColormap
@@ -158,9 +233,10 @@ def picture_of_pair(
     sheet[: right.shape[0], left.shape[1] + gap :] = right
     offset = left.shape[1] + gap
 
-    # 2. A figure around it: title above, captions and the colour scale below, in inches of 100 pixels.
+    # 2. A figure around it: title above, captions and legend below, in inches of 100 pixels.
     lines = 1 + title.count("\n"), 1 + max(caption.count("\n") for caption in captions)
-    top, bottom = 0.38 + 0.3 * lines[0], 0.95 + 0.22 * lines[1]
+    top = 0.38 + 0.3 * lines[0] if title else 0.1
+    bottom = (0.85 if legend else 0.0) + (0.1 + 0.22 * lines[1] if any(captions) else 0.1)
     sides = 0.2
     scale = 14.6 / width
     figure_height = scale * height + top + bottom
@@ -178,17 +254,25 @@ def picture_of_pair(
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axes.axis("off")
 
-    # 3. Minutiae and pairs.
-    colours = LinearSegmentedColormap.from_list("contribution", ["#f6c04d", "#ee6c2f", "#c2185b", "#5e1193"])
-    paired_a, paired_b = np.zeros(0, np.int32), np.zeros(0, np.int32)
+    # 3. Overlap, pairs and minutiae.
+    if common is not None:
+        for region, shift in ((common.region_a, 0), (common.region_b, offset)):
+            _draw_region(axes, region, shift)
+    colours = LinearSegmentedColormap.from_list("contribution", CONTRIBUTION_COLOURS)
+    paired = np.zeros((0, 2), np.int32)
     if comparison is not None and template_a is not None and template_b is not None:
-        paired_a, paired_b = _minutiae(comparison, template_a, template_b)
-        _draw_pairs(axes, colours, comparison, (template_a, paired_a, 0), (template_b, paired_b, offset))
-    for template, paired, shift in ((template_a, paired_a, 0), (template_b, paired_b, offset)):
+        paired = paired_minutiae(comparison, template_a, template_b)
+        _draw_pairs(
+            axes, colours, comparison, (template_a, paired[:, 0], 0), (template_b, paired[:, 1], offset)
+        )
+    for template, counted, roles, shift in (
+        (template_a, paired[:, 0], None if common is None else common.roles_a, 0),
+        (template_b, paired[:, 1], None if common is None else common.roles_b, offset),
+    ):
         if template is not None:
-            lone = np.setdiff1d(np.arange(len(template)), paired)
-            for m in lone:
-                _draw_minutia(axes, template, int(m), shift, _LONE, 1.2)
+            for m in np.setdiff1d(np.arange(len(template)), counted):
+                role = Role.ALONE if roles is None else Role(roles[m])
+                _draw_minutia(axes, template, int(m), shift, ROLE_COLOURS[role], 1.2)
 
     # 4. Words.
     headline, _, rest = title.partition("\n")
@@ -199,21 +283,35 @@ def picture_of_pair(
         figure.text(
             at, (bottom - 0.1) / figure_height, caption, size=12, color=_INK, va="top", linespacing=1.35
         )
-    _draw_scale(figure.add_axes((sides / 15, 0.42 / figure_height, 3.6 / 15, 0.13 / figure_height)), colours)
-    figure.text(
-        5.2 / 15,
-        0.42 / figure_height,
-        "○ ending   □ bifurcation   stroke: along the ridge   blue: in no pair",
-        size=11,
-        color=_QUIET,
-    )
+    if legend:
+        _draw_scale(
+            figure.add_axes((sides / 15, 0.42 / figure_height, 3.6 / 15, 0.13 / figure_height)), colours
+        )
+        marks = "○ ending   □ bifurcation   stroke: along the ridge"
+        if common is None:
+            texts = [(marks + "   blue: in no pair", _QUIET)]
+        else:
+            texts = [
+                (marks, _QUIET),
+                ("in both prints", ROLE_COLOURS[Role.AGREES]),
+                ("in one only", ROLE_COLOURS[Role.ALONE]),
+                ("outside the overlap, or unsure", ROLE_COLOURS[Role.ASIDE]),
+                ("overlap", OVERLAP_COLOUR),
+            ]
+        at = 5.2
+        for text, colour in texts:
+            figure.text(at / 15, 0.42 / figure_height, text, size=11, color=colour)
+            at += 0.2 + 0.0725 * len(text.strip())
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's canvas is not annotated
     pixels: memoryview = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
     return np.asarray(pixels, np.uint8)[..., :3].copy()
 
 
-def _faded(image: NDArray[np.uint8], template: FingerprintTemplate | None) -> NDArray[np.uint8]:
+def _faded(image: NDArray[np.uint8] | None, template: FingerprintTemplate | None) -> NDArray[np.uint8]:
     """The print at its template's size, evenly contrasted, and lightened so that marks stand out."""
+    if image is None:
+        shape = (1, 1) if template is None else (template.height, template.width)
+        return np.full(shape, 248, np.uint8)
     if template is not None and image.shape != (template.height, template.width):
         size = (template.width, template.height)
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
@@ -221,6 +319,15 @@ def _faded(image: NDArray[np.uint8], template: FingerprintTemplate | None) -> ND
     # A nearly blank image stays one: its noise is not blown up.
     brightness: NDArray[np.float64] = np.clip((image - light) / max(light - dark, 60) + 1, 0, 1)
     return (110 + 145 * brightness).astype(np.uint8)
+
+
+def _draw_region(axes: "Axes", region: NDArray[np.bool_], shift: int) -> None:
+    """A tint over the common part, and a line around it."""
+    contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    for contour in contours:
+        points = contour[:, 0] + np.array([shift, 0])
+        axes.fill(*points.T, color=OVERLAP_COLOUR, alpha=0.09, linewidth=0)
+        axes.plot(*np.vstack([points, points[:1]]).T, color=OVERLAP_COLOUR, linewidth=1.6, alpha=0.85)
 
 
 def _draw_pairs(
@@ -273,46 +380,62 @@ def _draw_scale(axes: "Axes", colours: "Colormap") -> None:
 
 def draw(explanation: Explanation, names: tuple[str, str]) -> NDArray[np.uint8]:
     """The explanation as a picture, `(H, W, 3) uint8` RGB."""
+    a, b = explanation.prints
     captions = [
-        "\n".join([f"{label}   {name}", *_about(extraction)])
-        for label, name, extraction in zip("AB", names, explanation.extractions, strict=True)
+        "\n".join([f"{label}   {name}", *about(one)])
+        for label, name, one in zip("AB", names, (a, b), strict=True)
     ]
-    image_a, image_b = (to_500_ppi(sample).image for sample in explanation.samples)
-    template_a, template_b = (made.template for made in explanation.extractions)
     headline, _, rest = explanation.verdict.partition(": ")
+    title = [f"{headline[0].upper()}{headline[1:]}", f"{rest[0].upper()}{rest[1:]}"]
+    if explanation.comparison is not None:
+        title += [f"{line[0].upper()}{line[1:]}" for line in about_overlap(explanation.overlap)]
     return picture_of_pair(
-        image_a,
-        image_b,
-        template_a,
-        template_b,
+        a.image,
+        b.image,
+        a.template,
+        b.template,
         explanation.comparison,
-        f"{headline[0].upper()}{headline[1:]}\n{rest[0].upper()}{rest[1:]}",
+        "\n".join(title),
         (captions[0], captions[1]),
+        explanation.overlap,
     )
 
 
+def _read(path: Path, ppi: float | None) -> Sample | FingerprintTemplate:
+    """A print from its image, or from its native template."""
+    data = path.read_bytes()
+    try:
+        return FingerprintTemplate.from_bytes(data) if data.startswith(b"RF") else decode_print(data, ppi)
+    except ImageRefused as refused:
+        raise ImageRefused(refused.problem, f"{path}: {refused}") from refused
+    except TemplateRefused as refused:
+        raise TemplateRefused(f"{path}: {refused}") from refused
+
+
 def explain(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A print: PNG, JPEG, BMP, TIFF, WSQ or JPEG 2000.")],
+    a: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A", help="A print: PNG, JPEG, BMP, TIFF, WSQ, JPEG 2000, or a native template."
+        ),
+    ],
     b: Annotated[Path, typer.Argument(metavar="B", help="The print to compare it with.")],
     out: Annotated[Path, typer.Option(help="Write the picture to this PNG.")] = Path("explanation.png"),
     ppi: Annotated[
         list[float] | None,
         typer.Option(help="Pixels per inch, whatever the files say: once for both, or once for each."),
     ] = None,
+    extractor: Annotated[
+        ExtractorChoice, typer.Option(help="What finds the minutiae in images.")
+    ] = ExtractorChoice.ACCURATE,
 ) -> None:
-    """Show why two prints match or do not: minutiae, pairs, score, and what the score is worth."""
+    """Show why two prints match or do not: minutiae, pairs, overlap, score, and what the score is worth."""
     errors = Console(stderr=True)
     each: list[float | None] = [*ppi] if ppi else [None]
+    if len(each) > 2:
+        raise typer.BadParameter("--ppi is given once, or once for each print")
     try:
-        if len(each) > 2:
-            raise typer.BadParameter("--ppi is given once, or once for each print")
-        samples = []
-        for path, one in ((a, each[0]), (b, each[-1])):
-            try:
-                samples.append(read_print(path, one))
-            except ImageRefused as refused:
-                raise ImageRefused(refused.problem, f"{path}: {refused}") from refused
-        explanation = explain_prints(samples[0], samples[1])
+        explanation = explain_prints(_read(a, each[0]), _read(b, each[-1]), extractor)
         picture = draw(explanation, (a.name, b.name))
         _, png = cv2.imencode(".png", picture[..., ::-1])
         out.write_bytes(png.tobytes())

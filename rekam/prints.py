@@ -148,10 +148,11 @@ def read_print(path: Path, ppi: float | None) -> Sample:
 
     Raises `ImageRefused`, `OSError`.
     """
-    return _decode(path.read_bytes(), ppi)
+    return decode_print(path.read_bytes(), ppi)
 
 
-def _decode(data: bytes, ppi: float | None) -> Sample:
+def decode_print(data: bytes, ppi: float | None) -> Sample:
+    """As `read_print`, from a file's bytes."""
     try:
         return decode_image(data, ppi=ppi)
     except ImageRefused as refused:
@@ -190,7 +191,7 @@ def extract(
 
 def _extract(path: Path, data: bytes, ppi: float | None, extractor: ExtractorChoice) -> Extracted:
     try:
-        sample = _decode(data, ppi)
+        sample = decode_print(data, ppi)
     except ImageRefused as refused:
         if refused.problem in _RESOLUTION_PROBLEMS:
             raise EvaluationError(
@@ -344,13 +345,10 @@ def compare_set(
     with mapped(extract, arguments, min(workers, len(paths))) as results:
         extracted = tuple(with_progress(results, len(paths), f"{prints.name}: extracting", console))
 
-    # 2. Scores of all pairs, in chunks of equal size.
+    # 2. Scores of all pairs.
     templates = tuple(result.template for result in extracted)
+    scores = all_scores(templates, workers=workers, text=f"{prints.name}: comparing", console=console)
     first, second = all_pairs(len(templates))
-    size = max(500, len(first) // (32 * workers))
-    chunks = [(start, min(start + size, len(first))) for start in range(0, len(first), size)]
-    with mapped(compare_chunk, (repeat(templates), chunks), min(workers, len(chunks))) as scored:
-        parts = list(with_progress(scored, len(chunks), f"{prints.name}: comparing", console))
 
     # 3. Who is who.
     names = [impression.finger for impression in prints.impressions]
@@ -358,8 +356,24 @@ def compare_set(
     finger = np.array([number[name] for name in names], np.int64)
     is_first = np.array([i == 0 or names[i] != names[i - 1] for i in range(len(names))])
     genuine = finger[first] == finger[second]
-    pairs = Pairs(np.concatenate(parts), genuine, finger[first], finger[second])
+    pairs = Pairs(scores, genuine, finger[first], finger[second])
     return Compared(prints, extracted, pairs, genuine | (is_first[first] & is_first[second]))
+
+
+def all_scores(
+    templates: tuple[bytes | None, ...], *, workers: int, text: str, console: Console
+) -> NDArray[np.float64]:
+    """Scores in the order of `all_pairs`, found in chunks of equal size."""
+    n = len(all_pairs(len(templates))[0])
+    chunks = chunked(n, workers)
+    with mapped(compare_chunk, (repeat(templates), chunks), min(workers, len(chunks))) as scored:
+        return np.concatenate(list(with_progress(scored, len(chunks), text, console)))
+
+
+def chunked(n: int, workers: int) -> list[tuple[int, int]]:
+    """Cut `n` pairs into pieces for `workers`, large enough to be worth their way."""
+    size = max(500, n // (32 * workers))
+    return [(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 @contextmanager
