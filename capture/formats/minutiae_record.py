@@ -11,8 +11,8 @@
            ridge endings, minutiae; minutiae of 5 or 6 bytes; extended data
 
 A minutia is type 2 bits, x 14, reserved 2, y 14, angle 8 and, of six bytes, quality 8. Angles count 1/256
-turn in ISO records, 2 degrees in ANSI's, anticlockwise from the x axis; x and y are pixels from the upper left.
-Whatever stands behind the length a record declares is kept. A record that contradicts itself is refused.
+turn in ISO records, 2 degrees in ANSI's, anticlockwise from the x axis; x and y are pixels from the upper
+left. Whatever stands behind the length a record declares is kept; one that contradicts itself is refused.
 """
 
 from dataclasses import dataclass, field, replace
