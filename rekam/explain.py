@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from capture.errors import CaptureError, ImageRefused, TemplateRefused
+from capture.errors import CaptureError, ImageRefused, RecordRefused, TemplateRefused
 from capture.fingerprint.extract import FingerprintExtractor, to_500_ppi
 from capture.fingerprint.foreground import foreground
 from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
+from capture.formats.minutiae_record import MAGIC as RECORD_MAGIC
+from capture.formats.minutiae_record import read_minutiae_record
+from capture.formats.minutiae_template import template_of
 from capture.quality import Feedback
 from capture.sample import Sample
 from matching.errors import MatchingError
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
+TEMPLATE_MAGIC = b"RF"
 STRONG_PAIR = 0.04  # the contribution at the end of the colour scale: twelve such pairs score 0.48
 MOST_ALONE = 10  # minutiae without mate that are listed of each print
 CONTRIBUTION_COLOURS = ("#f6c04d", "#ee6c2f", "#c2185b", "#5e1193")
@@ -402,13 +406,18 @@ def draw(explanation: Explanation, names: tuple[str, str]) -> NDArray[np.uint8]:
 
 
 def _read(path: Path, ppi: float | None) -> Sample | FingerprintTemplate:
-    """A print from its image, or from its native template."""
+    """A print from its image, its native template, or the first view of its exchange record."""
     data = path.read_bytes()
     try:
-        return FingerprintTemplate.from_bytes(data) if data.startswith(b"RF") else decode_print(data, ppi)
+        if data.startswith(TEMPLATE_MAGIC):
+            return FingerprintTemplate.from_bytes(data)
+        if data.startswith(RECORD_MAGIC):
+            record = read_minutiae_record(data)
+            return template_of(record.views[0], record.format)
+        return decode_print(data, ppi)
     except ImageRefused as refused:
         raise ImageRefused(refused.problem, f"{path}: {refused}") from refused
-    except TemplateRefused as refused:
+    except (TemplateRefused, RecordRefused) as refused:
         raise TemplateRefused(f"{path}: {refused}") from refused
 
 
@@ -416,7 +425,7 @@ def explain(
     a: Annotated[
         Path,
         typer.Argument(
-            metavar="A", help="A print: PNG, JPEG, BMP, TIFF, WSQ, JPEG 2000, or a native template."
+            metavar="A", help="A print: an image, a native template, or an ISO 19794-2 or ANSI 378 record."
         ),
     ],
     b: Annotated[Path, typer.Argument(metavar="B", help="The print to compare it with.")],
