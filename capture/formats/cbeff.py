@@ -30,6 +30,9 @@ _MAX_BYTES = 32 * 1024 * 1024
 _MAX_ELEMENTS = 25_000
 _MAX_QUOTES = 100_000
 _MAX_DEPTH = 8
+# The parser's cost grows with declared namespaces times elements, and with the square of attributes.
+_MAX_DECLARED = 2_000
+_MAX_OF_A_RECORD = 16
 _SPACE = " \t\r\n"
 _INTEGER = re.compile(r"-?[0-9]{1,10}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,12})?(Z|[+-]\d\d:\d\d)?", re.ASCII)
@@ -292,6 +295,8 @@ def _parsed(data: bytes) -> etree._Element:
         raise RecordRefused("documents with a document type or entities are not read")
     if text.count("<") > 2 * _MAX_ELEMENTS or text.count('"') + text.count("'") > _MAX_QUOTES:
         raise RecordRefused(f"the document has more markup than {_MAX_ELEMENTS:,} elements need")
+    if text.count("xmlns") > _MAX_DECLARED:
+        raise RecordRefused(f"more than {_MAX_DECLARED:,} namespaces are declared")
 
     # 2. The parser is told the encoding, fetches nothing, and keeps its own bounds on depth and text.
     parser = etree.XMLParser(
@@ -389,6 +394,8 @@ class _Reader:
     def bir(self, element: etree._Element, depth: int) -> Bir:
         if depth > _MAX_DEPTH:
             raise RecordRefused(f"records are nested deeper than {_MAX_DEPTH}")
+        if max(len(element.nsmap), len(element.attrib)) > _MAX_OF_A_RECORD:
+            raise RecordRefused(f"a record has more than {_MAX_OF_A_RECORD} attributes or namespaces")
         children = _Children(element, self.patron)
         version = children.optional("Version", self.version)
         cbeff_version = children.optional("CBEFFVersion", self.version)
@@ -398,8 +405,11 @@ class _Reader:
         birs = children.many("BIR", lambda child: self.bir(child, depth + 1))
         bdb, sb = children.optional("BDB", _base64), children.optional("SB", _base64)
         others: tuple[Other | OtherEntries, ...] = ()
-        while more := (*children.many("Others", self.other), *children.many("others", self.entries)):
-            others += more
+        while True:
+            pairs, lists = children.many("Others", self.other), children.many("others", self.entries)
+            if not (pairs or lists):
+                break
+            others = (*others, *pairs, *lists)
         children.done(extras=True)
         self.kept += children.kept
         if self.kept > _MAX_BYTES:
