@@ -173,8 +173,8 @@ def test_running_on_a_part_gives_the_same_minutiae() -> None:
 
 
 def test_the_network_is_loaded_once_per_process(extractor: FingerprintExtractor) -> None:
-    assert leader._session() is leader._session()
-    assert Leader()._session is leader._session()
+    assert leader._sessions() is leader._sessions()
+    assert (Leader()._find, Leader()._read) == leader._sessions()
 
 
 @pytest.mark.parametrize(
