@@ -15,14 +15,16 @@ import csv
 import json
 import math
 import os
+import shlex
 import sys
 import time
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -32,6 +34,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from capture.errors import CaptureError
+from capture.fingerprint.template import ExtractorChoice
 from matching.error_rates import (
     FAILED,
     Interval,
@@ -43,7 +46,11 @@ from matching.error_rates import (
     resampled_fingers,
     resampled_points,
 )
+from matching.errors import MatchingError
 from rekam.prints import Compared, EvaluationError, all_pairs, compare_set, print_sets
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 REPORTED_FMR = (1e-2, 1e-3, 1e-4)
 REPLICATES = 1000
@@ -111,9 +118,7 @@ def report(compared: Sequence[Compared], *, replicates: int = REPLICATES, seed: 
     eers: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for result in compared:
         fingers = int(result.pairs.finger_b.max()) + 1
-        # A stream of its own for each set: its intervals do not depend on the sets beside it.
-        stream = (seed, zlib.crc32(result.prints.name.encode()))
-        drawn.append(resampled_fingers(fingers, replicates=replicates, seed=stream))
+        drawn.append(drawn_fingers(result, replicates=replicates, seed=seed))
         fvc, fvc_eers = rates(result.pairs[result.fvc], drawn[-1])
         every, every_eers = rates(result.pairs, drawn[-1])
         eers.append((fvc_eers, every_eers))
@@ -143,6 +148,16 @@ def report(compared: Sequence[Compared], *, replicates: int = REPLICATES, seed: 
         mean_eer_all_pairs=interval(mean_every, np.mean([every for _, every in eers], axis=0)),
         pooled=rates(pooled_pairs([result.pairs for result in compared]), np.hstack(drawn))[0],
     )
+
+
+def drawn_fingers(compared: Compared, *, replicates: int, seed: int) -> NDArray[np.int64]:
+    """A set's bootstrap replicates, `(replicates, fingers) int64`: how often each finger is drawn.
+
+    Every set has a stream of its own, so that its intervals do not depend on the sets beside it.
+    """
+    stream = (seed, zlib.crc32(compared.prints.name.encode()))
+    fingers = int(compared.pairs.finger_b.max()) + 1
+    return resampled_fingers(fingers, replicates=replicates, seed=stream)
 
 
 def rates(pairs: Pairs, drawn: NDArray[np.int64]) -> tuple[Rates, NDArray[np.float64]]:
@@ -267,44 +282,58 @@ def plain(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def draw_det(path: Path, compared: Sequence[Compared]) -> None:
-    """Write a DET plot as PNG: FNMR over FMR, both logarithmic, for every set by all pairs and FVC protocol.
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """A DET curve to draw: the pairs it is of, and its looks."""
 
-    A curve ends where its sample ends: at an FMR of one impostor pair.
-    """
+    label: str
+    pairs: Pairs
+    colour: str
+    style: str = "-"
+    width: float = 1.8
+
+
+def draw_det(path: Path, compared: Sequence[Compared]) -> None:
+    """Write a DET plot as PNG: FNMR over FMR, logarithmic, for every set by all pairs and FVC protocol."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(7.5, 7), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
-    frame = 0.5 / max(len(result.pairs) for result in compared)
+    curves = []
     for i, result in enumerate(compared):
-        for kind, pairs, style, width in (
-            ("all pairs", result.pairs, "-", 1.8),
-            ("FVC protocol", result.pairs[result.fvc], ":", 1.4),
-        ):
-            points = _points(pairs)
-            eer = points.equal_error_rate
-            shown = points.fmr > 0
-            axes.plot(
-                points.fmr[shown],
-                np.maximum(points.fnmr[shown], frame),
-                style,
-                color=f"C{i}",
-                linewidth=width,
-                drawstyle="steps-post",
-                label=f"{result.prints.name}, {kind}: EER {100 * eer:.3f} %",
-            )
-            if eer > 0:
-                axes.plot(eer, eer, "o", color=f"C{i}", markersize=4)
+        name = result.prints.name
+        curves.append(Curve(f"{name}, all pairs", result.pairs, f"C{i}"))
+        curves.append(Curve(f"{name}, FVC protocol", result.pairs[result.fvc], f"C{i}", ":", 1.4))
+    draw_curves(figure.add_subplot(title="Detection error trade-off"), curves)
+    figure.savefig(path, format="png")
+
+
+def draw_curves(axes: "Axes", curves: Sequence[Curve]) -> None:
+    """Draw DET curves: each ends where its sample ends, at an FMR of one impostor pair."""
+    from matplotlib.ticker import FuncFormatter
+
+    frame = 0.5 / max(len(curve.pairs) for curve in curves)
+    for curve in curves:
+        points = _points(curve.pairs)
+        eer = points.equal_error_rate
+        shown = points.fmr > 0
+        axes.plot(
+            points.fmr[shown],
+            np.maximum(points.fnmr[shown], frame),
+            curve.style,
+            color=curve.colour,
+            linewidth=curve.width,
+            drawstyle="steps-post",
+            label=f"{curve.label}: EER {100 * eer:.3f} %",
+        )
+        if eer > 0:
+            axes.plot(eer, eer, "o", color=curve.colour, markersize=4)
     axes.plot([frame, 1], [frame, 1], color="0.7", linewidth=0.8, zorder=0)
     axes.set(xscale="log", yscale="log", xlim=(frame, 1), ylim=(frame, 1), aspect="equal")
-    axes.set(xlabel="false match rate", ylabel="false non-match rate", title="Detection error trade-off")
+    axes.set(xlabel="false match rate", ylabel="false non-match rate")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g} %"))
     axes.grid(color="0.92", linewidth=0.7)
     axes.legend(fontsize=8, loc="upper right")
-    figure.savefig(path, format="png")
 
 
 # --- 3. the command
@@ -338,6 +367,19 @@ def evaluate_fingerprint(
         str | None,
         typer.Option("--json", help="Write the report as JSON to this file, - for standard output."),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", help="Write a report to look at, pictures of prints included, to this HTML."
+        ),
+    ] = None,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="Compare the same pairs by NBIS too (package nbis-py); with --report."),
+    ] = False,
+    extractor: Annotated[
+        ExtractorChoice, typer.Option(help="What finds the minutiae.")
+    ] = ExtractorChoice.ACCURATE,
     cache_folder: Annotated[
         Path | None, typer.Option("--cache", help="Keep templates here, and take them from here.")
     ] = None,
@@ -345,9 +387,19 @@ def evaluate_fingerprint(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = SEED,
 ) -> None:
     """Measure EER, FNMR at FMR 1e-2, 1e-3 and 1e-4 with intervals, on folders of real prints."""
+    # Here, because the page is made of this module's figures.
+    from rekam.peers import require_peers
+    from rekam.report import Circumstances, evaluation_page, peer_pipelines, require_html, versions
+
     console = Console(stderr=True)
     started = time.monotonic()
     try:
+        if page is not None:
+            require_html(page)
+        if peers and page is None:
+            raise EvaluationError("--peers is shown in a report: add --report FILE.html")
+        if peers:
+            require_peers()
         sets = print_sets(folders, ppi or [])
         if cache_folder is not None:
             cache_folder.mkdir(parents=True, exist_ok=True)
@@ -360,7 +412,8 @@ def evaluate_fingerprint(
                     soft_wrap=True,
                 )
         compared = [
-            compare_set(one, workers=workers, cache_folder=cache_folder, console=console) for one in sets
+            compare_set(one, workers=workers, cache_folder=cache_folder, console=console, extractor=extractor)
+            for one in sets
         ]
         console.print("resampling fingers", highlight=False)
         result = report(compared, replicates=replicates, seed=seed)
@@ -370,7 +423,19 @@ def evaluate_fingerprint(
             draw_det(det, compared)
         if json_out is not None and json_out != "-":
             Path(json_out).write_text(report_json(result, replicates, seed), encoding="utf-8")
-    except (EvaluationError, CaptureError, OSError) as error:
+        if page is not None:
+            made = Circumstances(
+                date=f"{datetime.now().astimezone():%d %B %Y}",
+                command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                versions=versions(peers=peers),
+                extractor=extractor,
+                replicates=replicates,
+                seed=seed,
+            )
+            beside = peer_pipelines(compared, made, workers=workers, console=console) if peers else []
+            page.write_text(evaluation_page(compared, result, beside, made, console), encoding="utf-8")
+            console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+    except (EvaluationError, CaptureError, MatchingError, OSError) as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(f"done in {time.monotonic() - started:.0f} s", highlight=False)

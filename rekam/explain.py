@@ -213,15 +213,16 @@ def picture_of_pair(
     captions: tuple[str, str] = ("", ""),
     common: Overlap | None = None,
     *,
-    legend: bool = True,
+    compact: bool = False,
 ) -> NDArray[np.uint8]:
     """Draw two prints side by side with their minutiae, the pairs joined: `(H, 1500, 3) uint8` RGB.
 
     Images are `(H, W) uint8` of any resolution, stretched to their template's 500 ppi; without, the ground is
     blank. Minutiae are drawn as circles (endings) and squares (bifurcations) with a stroke along the ridge;
     those of a pair, and the line between them, in the colour of what the pair contributes to the score, the
-    others by their role in the overlap, which is outlined. Title and captions may have several lines.
-    Thread-safe. Cost: about 0.5 s.
+    others by their role in the overlap, which is outlined; lines of pairs that the placement contradicts are
+    dashed. Title and captions may have several lines; `compact` leaves out the legend and rows with nothing
+    to see. Thread-safe. Cost: about 0.5 s.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LinearSegmentedColormap
@@ -236,17 +237,22 @@ def picture_of_pair(
     sheet[: left.shape[0], : left.shape[1]] = left
     sheet[: right.shape[0], left.shape[1] + gap :] = right
     offset = left.shape[1] + gap
+    first, last = (0, height)
+    if compact:
+        first, last = _rows_with_minutiae((template_a, template_b), height)
 
     # 2. A figure around it: title above, captions and legend below, in inches of 100 pixels.
     lines = 1 + title.count("\n"), 1 + max(caption.count("\n") for caption in captions)
     top = 0.38 + 0.3 * lines[0] if title else 0.1
-    bottom = (0.85 if legend else 0.0) + (0.1 + 0.22 * lines[1] if any(captions) else 0.1)
+    bottom = (0.0 if compact else 0.85) + (0.1 + 0.22 * lines[1] if any(captions) else 0.1)
     sides = 0.2
     scale = 14.6 / width
-    figure_height = scale * height + top + bottom
+    figure_height = scale * (last - first) + top + bottom
     figure = Figure(figsize=(15, figure_height), dpi=100, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((sides / 15, bottom / figure_height, 14.6 / 15, scale * height / figure_height))
+    axes = figure.add_axes(
+        (sides / 15, bottom / figure_height, 14.6 / 15, scale * (last - first) / figure_height)
+    )
     axes.imshow(
         sheet,
         cmap="gray",
@@ -255,7 +261,7 @@ def picture_of_pair(
         interpolation="lanczos",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(last - 0.5, first - 0.5))
     axes.axis("off")
 
     # 3. Overlap, pairs and minutiae.
@@ -267,7 +273,12 @@ def picture_of_pair(
     if comparison is not None and template_a is not None and template_b is not None:
         paired = paired_minutiae(comparison, template_a, template_b)
         _draw_pairs(
-            axes, colours, comparison, (template_a, paired[:, 0], 0), (template_b, paired[:, 1], offset)
+            axes,
+            colours,
+            comparison,
+            (template_a, paired[:, 0], 0),
+            (template_b, paired[:, 1], offset),
+            common,
         )
     for template, counted, roles, shift in (
         (template_a, paired[:, 0], None if common is None else common.roles_a, 0),
@@ -287,7 +298,7 @@ def picture_of_pair(
         figure.text(
             at, (bottom - 0.1) / figure_height, caption, size=12, color=_INK, va="top", linespacing=1.35
         )
-    if legend:
+    if not compact:
         _draw_scale(
             figure.add_axes((sides / 15, 0.42 / figure_height, 3.6 / 15, 0.13 / figure_height)), colours
         )
@@ -302,6 +313,8 @@ def picture_of_pair(
                 ("outside the overlap, or unsure", ROLE_COLOURS[Role.ASIDE]),
                 ("overlap", OVERLAP_COLOUR),
             ]
+            if not common.agreeing.all():
+                texts.append(("dashed: off the placement", _QUIET))
         at = 5.2
         for text, colour in texts:
             figure.text(at / 15, 0.42 / figure_height, text, size=11, color=colour)
@@ -325,6 +338,16 @@ def _faded(image: NDArray[np.uint8] | None, template: FingerprintTemplate | None
     return (110 + 145 * brightness).astype(np.uint8)
 
 
+def _rows_with_minutiae(
+    templates: tuple[FingerprintTemplate | None, FingerprintTemplate | None], height: int
+) -> tuple[int, int]:
+    """The first row to show and the one after the last: minutiae with some print around them."""
+    rows = [int(y) for one in templates if one is not None for y in one.y]
+    if not rows:
+        return 0, height
+    return max(0, min(rows) - 45), min(height, max(rows) + 45)
+
+
 def _draw_region(axes: "Axes", region: NDArray[np.bool_], shift: int) -> None:
     """A tint over the common part, and a line around it."""
     contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -340,6 +363,7 @@ def _draw_pairs(
     comparison: Comparison,
     a: tuple[FingerprintTemplate, NDArray[np.int32], int],
     b: tuple[FingerprintTemplate, NDArray[np.int32], int],
+    common: Overlap | None,
 ) -> None:
     """Lines and minutiae of the pairs, weakest first, so that the strongest lie on top."""
     for k in np.argsort(comparison.contributions, kind="stable"):
@@ -348,7 +372,8 @@ def _draw_pairs(
         ends = [(t.x[paired[k]] + shift, t.y[paired[k]]) for t, paired, shift in (a, b)]
         xs, ys = zip(*ends, strict=True)
         axes.plot(xs, ys, color="white", linewidth=3.2 + 1.2 * share, alpha=0.7, solid_capstyle="round")
-        axes.plot(xs, ys, color=colour, linewidth=1.2 + 1.2 * share, alpha=0.9, solid_capstyle="round")
+        dash = (0, (4, 3)) if common is not None and not common.agreeing[k] else "-"
+        axes.plot(xs, ys, color=colour, linewidth=1.2 + 1.2 * share, alpha=0.9, linestyle=dash)
         for template, paired, shift in (a, b):
             _draw_minutia(axes, template, int(paired[k]), shift, colour, 2.0)
 
