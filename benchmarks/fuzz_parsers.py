@@ -4,9 +4,9 @@
 
 Each target runs in a process of its own under atheris (libFuzzer); coverage of the parser's Python code
 and of the Python libraries' below it guides the mutations. Seeds are made here and taken from the conformance
-records under `REKAM_DATA`. What each target promises stands in its function: the errors of its room and no others,
-accepted input written back byte for byte where the format promises it, ten seconds and 2 GB at most. An input
-that breaks a promise is a finding: it is saved under DIR, and the command exits with 1.
+records under `REKAM_DATA`. What each target promises stands in its function: the errors of its room and no
+others, accepted input written back byte for byte where the format promises it, ten seconds and 2 GB at most.
+An input that breaks a promise is a finding: it is saved under DIR, and the command exits with 1.
 """
 
 import argparse
@@ -492,9 +492,11 @@ def fuzz(name: str, folder: Path, *, seconds: int = 0, runs: int = -1, seed: int
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     said = done.stdout + done.stderr
-    finding = None if done.returncode == 0 else said[-3000:]
+    # Where Python raised nothing (a crash, a timeout), libFuzzer's last words are all there is.
+    trace = re.search(r"=== Uncaught Python exception: ===\n(.*?)\n\n", said, re.DOTALL)
+    finding = None if done.returncode == 0 else trace[1] if trace else said[-2000:]
     return Outcome(
-        executions=_last(r"number_of_executed_units: (\d+)", said),
+        executions=_last(r"(?:number_of_executed_units: |^#)(\d+)", said),
         corpus=_last(r"corp: (\d+)", said),
         coverage=_last(r"cov: (\d+)", said),
         finding=finding,
@@ -502,7 +504,7 @@ def fuzz(name: str, folder: Path, *, seconds: int = 0, runs: int = -1, seed: int
 
 
 def _last(pattern: str, text: str) -> int:
-    found = re.findall(pattern, text)
+    found = re.findall(pattern, text, re.MULTILINE)
     return int(found[-1]) if found else 0
 
 
@@ -550,12 +552,14 @@ def main() -> None:
         print(f"no conformance records in {DATA}: seeds are the generated ones (set REKAM_DATA)")
 
     findings = 0
-    print(f"{'target':<18}{'executions':>12}{'corpus':>8}{'coverage':>10}  findings")
+    print(f"{'target':<18}{'executions':>12}{'corpus':>8}{'coverage':>10}{'findings':>10}")
     for name in arguments.target or TARGETS:
         outcome = fuzz(name, folder, seconds=arguments.seconds, runs=arguments.runs, seed=arguments.seed)
         findings += outcome.finding is not None
         row = f"{name:<18}{outcome.executions:>12,}{outcome.corpus:>8,}{outcome.coverage:>10,}"
-        print(f"{row}  {0 if outcome.finding is None else outcome.finding}", flush=True)
+        print(f"{row}{'0' if outcome.finding is None else '1':>10}", flush=True)
+        if outcome.finding is not None:
+            print(outcome.finding)
     if findings:
         print(f"{findings} targets broke a promise; inputs are in {folder}")
         raise SystemExit(1)

@@ -266,10 +266,10 @@ def read_cbeff(data: bytes) -> CbeffFile:
     Cost: 1 ms for 100 kB; memory is bounded by a few times the document.
     """
     root = _parsed(data)
-    name = etree.QName(root)
-    if name.localname != "BIR" or name.namespace not in set(Patron):
+    namespace, name = _split(root)
+    if name != "BIR" or namespace not in set(Patron):
         raise RecordRefused("the root element is no BIR of a schema known here")
-    patron = Patron(name.namespace)
+    patron = Patron(namespace)
     return CbeffFile(_Reader(patron).bir(root, 1), patron, root.prefix)
 
 
@@ -334,8 +334,8 @@ class _Children:
             child = self.children[self.at]
             if not isinstance(child.tag, str):
                 raise RecordRefused("processing instructions are not read")
-            namespace = etree.QName(child).namespace
-            if namespace is not None and namespace not in set(Patron):
+            namespace, _ = _split(child)
+            if namespace and namespace not in set(Patron):
                 self.keep(child)
             elif child.tag == f"{{{self.patron}}}{tag}":
                 self.at += 1
@@ -396,6 +396,8 @@ class _Reader:
             raise RecordRefused(f"records are nested deeper than {_MAX_DEPTH}")
         if max(len(element.nsmap), len(element.attrib)) > _MAX_OF_A_RECORD:
             raise RecordRefused(f"a record has more than {_MAX_OF_A_RECORD} attributes or namespaces")
+        if any(str(key).count("}") > 1 for key in element.attrib):
+            raise RecordRefused("an attribute's namespace has braces")
         children = _Children(element, self.patron)
         version = children.optional("Version", self.version)
         cbeff_version = children.optional("CBEFFVersion", self.version)
@@ -680,8 +682,14 @@ class _Writer:
         return self.element("others", entries, other.spaces)
 
 
+def _split(element: etree._Element) -> tuple[str, str]:
+    """Namespace, "" for none, and name. `etree.QName` stumbles over namespaces with braces."""
+    namespace, _, name = str(element.tag).rpartition("}")
+    return namespace[1:], name
+
+
 def _name(element: etree._Element) -> str:
-    return etree.QName(element).localname if isinstance(element.tag, str) else "a processing instruction"
+    return _split(element)[1]
 
 
 def _text(element: etree._Element) -> str:
