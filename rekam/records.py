@@ -246,7 +246,12 @@ def show(
         minutiae = read_minutiae(data, known)
         tables = list(_tables(minutiae, all_minutiae))
     out = Console()
-    out.print(f"{source.name}: {_headline(minutiae)}, {len(data)} bytes", markup=False, highlight=False)
+    out.print(
+        f"{source.name}: {_headline(minutiae)}, {len(data)} bytes",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
     for table in tables:
         out.print(table)
 
