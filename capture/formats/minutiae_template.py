@@ -35,7 +35,7 @@ RESOLUTION_500_PPI = 197
 MAX_CARD_MINUTIAE = 60
 UNKNOWN_QUALITY = 50
 # Every maker has a scale of its own, and comparison leaves out what is unreliable on ours: foreign qualities
-# order minutiae and leave none out. With mindtct's taken as they are, the EER is five times as high.
+# order minutiae and leave none out. With mindtct's taken as they are, the EER is several times as high.
 FOREIGN_FLOOR = 0.5
 _TURN = np.float32(2 * np.pi)
 
