@@ -9,7 +9,7 @@ comes out with real prints; `population.json` holds the fitted figures, no one's
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import atan2, cos, erf, exp, pi, sin, sqrt, tanh
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class Params:
     top_spread: float = 28.0
     centre: float = 239.0
     centre_spread: float = 26.0
+    rise: float = 250.0  # from the finger's origin up to the top of the contact
     upper_axis: float = 225.0
     lower_axis: float = 400.0
     tilt: float = 0.10
@@ -79,6 +80,7 @@ class Params:
     wild: float = 0.06  # share of minutiae whose direction is three times as uncertain
     variety: float = 0.85  # spread of the logarithm of how irregular a finger's flow and directions are
     pattern_habit: float = 0.55  # correlation of the pattern among a person's fingers
+    unsure: float = 1.0  # exponent; above 1 the extractor is less sure of its minutiae
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,11 @@ FITTED_FILE = Path(__file__).with_suffix(".json")
 _FITTED = json.loads(FITTED_FILE.read_text())
 PARAMS = Params(**_FITTED["population"])
 NOISE = Noise(**_FITTED["noise"])
+# The same fingers on the small scanners of FVC2002 DB1 to DB3; what stands above is a live scanner's.
+SCANNERS = {
+    name: (replace(PARAMS, **fitted["population"]), replace(NOISE, **fitted["noise"]))
+    for name, fitted in _FITTED["scanners"].items()
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,8 +129,7 @@ class _Flow:
     deltas: int
 
 
-def _flow(name: str) -> _Flow:
-    fitted = _FITTED["flow"][name]
+def _flow(name: str, fitted: dict[str, list[float]]) -> _Flow:
     value, vector = np.linalg.eigh(np.array(fitted["covariance"]))
     singular = {"arch": 0, "tented": 1, "loop": 1, "whorl": 2}[name]
     return _Flow(
@@ -135,11 +141,20 @@ def _flow(name: str) -> _Flow:
     )
 
 
-_FLOWS = {name: _flow(name) for name in ("arch", "tented", "loop", "whorl")}
+_FLOWS: dict[str, _Flow] = {}
+
+
+def load_flows() -> None:
+    """Read the flow from `population.json`; again after a fit wrote it."""
+    flows = json.loads(FITTED_FILE.read_text())["flow"]
+    _FLOWS.update({name: _flow(name, flows[name]) for name in ("arch", "tented", "loop", "whorl")})
+
+
 # Quantiles of the extractor's reliability; comparison leaves out the least reliable.
 _RELIABILITY_AT = np.array([0.0, 0.01, 0.03, 0.05, 0.10, 0.15, 0.20, 0.25, 0.50, 0.75, 0.90, 1.0])
 _RELIABILITY = np.array([0.30, 0.329, 0.39, 0.451, 0.598, 0.712, 0.791, 0.844, 0.934, 0.956, 0.964, 0.978])
 _ENDINGS = 0.69
+load_flows()
 
 
 def people(
@@ -248,6 +263,7 @@ def _finger(
             density,
             params.width,
             params.height,
+            params.rise,
             params.upper_axis,
             params.lower_axis,
             params.edge,
@@ -268,7 +284,7 @@ def _finger(
         )
         density *= 1.2
     made[:, 3] = rng.random(len(made)) < _ENDINGS
-    made[:, 4] = np.interp(rng.random(len(made)), _RELIABILITY_AT, _RELIABILITY)
+    made[:, 4] = np.interp(rng.random(len(made)) ** params.unsure, _RELIABILITY_AT, _RELIABILITY)
     return _template(made, params.width, params.height, position)
 
 
@@ -372,6 +388,7 @@ def _minutiae(
     density: float,
     width: int,
     height: int,
+    rise: float,
     upper_axis: float,
     lower_axis: float,
     edge: float,
@@ -401,11 +418,11 @@ def _minutiae(
     n = 0
     for _ in range(tries):
         x, y = rng.random() * width, rng.random() * height
-        # 1. into the finger's frame: y up, origin 250 pixels below the top of the contact
-        u, v = (x - centre) / UNIT, (top + 250.0 - y) / UNIT
+        # 1. into the finger's frame: y up, origin `rise` pixels below the top of the contact
+        u, v = (x - centre) / UNIT, (top + rise - y) / UNIT
         u, v = turn_c * u + turn_s * v, turn_c * v - turn_s * u
         # 2. within the contact area
-        below = (250.0 - upper_axis) / UNIT - v
+        below = (rise - upper_axis) / UNIT - v
         axis = (lower_axis if below > 0 else upper_axis) / UNIT
         across = u * UNIT / half_width
         radius = sqrt(across * across + (below / axis) ** 2)
