@@ -103,7 +103,7 @@ def decode_image(
         _check_ppi(ppi, "declared", limits)
     if data.startswith(RECORD_MAGIC):
         return _decode_record(data, position, ppi, limits)
-    encoding = _encoding(data)
+    encoding = encoding_of(data)
     if encoding is None:
         text = "the bytes are no PNG, JPEG, BMP, TIFF, WSQ or JPEG 2000 image and no finger image record"
         raise ImageRefused(ImageProblem.UNKNOWN_FORMAT, text)
@@ -145,7 +145,7 @@ def decode_finger_image(
     compression = image.grid.compression
     if compression not in _COMPRESSED:
         return _sample(_bare_pixels(image), resolution, position, compression.value, limits)
-    if _encoding(image.data) not in _COMPRESSED[compression]:
+    if encoding_of(image.data) not in _COMPRESSED[compression]:
         raise RecordRefused(f"the record announces {compression.value}, and its image is something else")
     sample = decode_image(image.data, position=position, ppi=resolution, limits=limits)
     height, width = sample.image.shape
@@ -188,7 +188,8 @@ def _bare_pixels(image: FingerImage) -> NDArray[np.uint8]:
     return pixels.astype(np.uint8).reshape(image.height, image.width)
 
 
-def _encoding(data: bytes) -> str | None:
+def encoding_of(data: bytes) -> str | None:
+    """Which image format bytes begin like, as a sample's `format` names it; None where it is none."""
     return next((name for magic, name in _FORMATS if data.startswith(magic)), None)
 
 
