@@ -354,7 +354,7 @@ def _draw_region(axes: "Axes", region: NDArray[np.bool_], shift: int) -> None:
     for contour in contours:
         points = contour[:, 0] + np.array([shift, 0])
         axes.fill(*points.T, color=OVERLAP_COLOUR, alpha=0.09, linewidth=0)
-        axes.plot(*np.vstack([points, points[:1]]).T, color=OVERLAP_COLOUR, linewidth=1.6, alpha=0.85)
+        axes.plot(*np.vstack([points, points[:1]]).T, color=OVERLAP_COLOUR, linewidth=1.6)
 
 
 def _draw_pairs(

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+import capture
+from capture.fingerprint.template import ExtractorChoice
+from capture.quality import Feedback
 from matching.error_rates import FAILED, Pairs, operating_points, resampled_fingers
 from rekam.evaluate import evaluate_app, plain, pooled_pairs, rates, report, report_json, tables, write_scores
 from rekam.prints import (
@@ -24,6 +29,7 @@ from rekam.prints import (
     all_pairs,
     compare_chunk,
     extract,
+    extraction_sources,
     mapped,
     print_set,
     print_sets,
@@ -321,6 +327,47 @@ def test_a_damaged_cache_entry_is_made_again(prints: Path, tmp_path: Path) -> No
     entry.write_text(json.dumps(json.loads(good) | {"quality": 1}))
     assert extract(path, 500, tmp_path).quality == 1
     assert extract(path, 508, tmp_path).quality != 1
+
+
+def test_the_cache_knows_the_extractor(prints: Path, tmp_path: Path) -> None:
+    path = prints / "101_1.png"
+    extract(path, 500, tmp_path, ExtractorChoice.ACCURATE)
+    (entry,) = tmp_path.iterdir()
+    entry.write_text(json.dumps(json.loads(entry.read_text()) | {"quality": 1}))
+    assert extract(path, 500, tmp_path, ExtractorChoice.ACCURATE).quality == 1
+    assert extract(path, 500, tmp_path, ExtractorChoice.FAST).quality != 1
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_cached_advice_is_worded_as_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blank = tmp_path / "1_1.png"
+    cv2.imwrite(str(blank), np.full((300, 300), 250, np.uint8))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    assert extract(blank, 500, cache).reason == Feedback.BLANK.advice
+    (entry,) = cache.iterdir()
+    entry.write_text(json.dumps(json.loads(entry.read_text()) | {"reason": "as it was said before"}))
+    assert extract(blank, 500, cache).reason == Feedback.BLANK.advice
+
+
+def test_the_cache_follows_every_module_that_extraction_loads() -> None:
+    loaded = (
+        "import sys, capture.decode, capture.fingerprint.extract\n"
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('capture.')))"
+    )
+    files = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout
+    no_say = {"errors.py", "quality.py", "trace.py"}
+    root = Path(capture.__file__).parent
+    expected = {
+        path
+        for path in map(Path, files.split())
+        if path.name != "__init__.py" and not (path.parent == root and path.name in no_say)
+    }
+    found = set(extraction_sources())
+    assert expected <= found
+    assert {path for path in found if path.suffix == ".py"} - expected == set()
+    assert root / "quality.py" not in found
+    assert not any("__pycache__" in path.parts for path in found)
 
 
 def test_an_unknown_resolution_is_said_with_its_remedy(prints: Path) -> None:

@@ -1,5 +1,6 @@
 """`rekam explain`: the picture and the words of a comparison."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,13 +11,30 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from capture.fingerprint.template import FingerprintTemplate
+from capture.formats.minutiae_record import RecordFormat
+from capture.formats.minutiae_template import record_of
 from capture.sample import FingerPosition
-from matching.fingerprint.comparison import Comparison, compare
+from matching.fingerprint.comparison import compare
 from matching.fingerprint.cylinders import cylinders
-from rekam.explain import explain, explain_prints, odds, picture_of_pair, rate, words
+from rekam.explain import (
+    OVERLAP_COLOUR,
+    ROLE_COLOURS,
+    explain,
+    explain_prints,
+    odds,
+    picture_of_pair,
+    rate,
+    words,
+)
+from rekam.overlap import Role
 from rekam.prints import read_print
 
-BLUE = (0x3B, 0x7D, 0xD8)
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:], 16)
+
+
+BLUE = rgb(ROLE_COLOURS[Role.ALONE])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +108,7 @@ def test_the_colour_of_a_pair_is_its_contribution() -> None:
             image,
             a,
             b,
-            Comparison(0.1, found.pairs, np.full(len(found.pairs), share, np.float32)),
+            replace(found, contributions=np.full(len(found.pairs), share, np.float32)),
             "T",
         )
         for share in (0.0, 1.0)
@@ -112,6 +130,51 @@ def test_images_are_stretched_to_their_template_and_need_none() -> None:
     assert np.abs(picture.astype(int) - same).mean() < 1
 
 
+def test_the_overlap_is_outlined_and_minutiae_wear_their_role() -> None:
+    a = drawn_template(1)
+    lacking = 25
+    columns = ("x", "y", "direction", "ending", "reliability")
+    b = replace(a, **{name: getattr(a, name)[np.arange(30) != lacking] for name in columns})
+    explanation = explain_prints(a, b)
+    assert explanation.overlap is not None
+    assert explanation.comparison is not None
+    picture = picture_of_pair(None, None, a, b, explanation.comparison, common=explanation.overlap)
+    plain = picture_of_pair(None, None, a, b, explanation.comparison)
+    assert count(picture, rgb(OVERLAP_COLOUR)) > 300 > count(plain, rgb(OVERLAP_COLOUR))
+    assert count(picture, rgb(ROLE_COLOURS[Role.AGREES])) > 20 * count(plain, rgb(ROLE_COLOURS[Role.AGREES]))
+    compact = picture_of_pair(
+        None, None, a, b, explanation.comparison, common=explanation.overlap, compact=True
+    )
+    assert compact.shape[0] < picture.shape[0] - 80
+    # the one minutia that B lacks is the only blue one, and named in words
+    assert 0 < count(compact, BLUE) < 0.1 * count(plain, BLUE)
+    lines = words(explanation, ("a", "b"))
+    (at,) = [i for i, line in enumerate(lines) if line == "minutiae of A that the other print lacks (1):"]
+    assert f"A ({a.x[lacking]:.0f}, {a.y[lacking]:.0f})" in lines[at + 1]
+    assert any("B not turned; 12 of 12 pairs agree, 0.0 pixels off" in line for line in lines)
+
+
+def test_two_templates_are_explained_without_images(tmp_path: Path) -> None:
+    a = drawn_template(1)
+    (tmp_path / "a.rf").write_bytes(a.to_bytes())
+    record = record_of([a], RecordFormat.ISO_2005)
+    (tmp_path / "a.fmr").write_bytes(record.to_bytes())
+    result = run(tmp_path / "a.rf", tmp_path / "a.fmr", "--out", tmp_path / "pair.png")
+    assert result.exit_code == 0, result.stderr
+    assert "likelier from one finger" in result.stdout
+    assert "B a.fmr: quality 60 of 100, 30 minutiae" in result.stdout
+    assert cv2.imread(str(tmp_path / "pair.png")) is not None
+    for name, kind in (("a.rf", "template"), ("a.fmr", "record")):
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[:-3])
+        result = run(tmp_path / "a.rf", tmp_path / "a.fmr", "--out", tmp_path / "again.png")
+        assert result.exit_code == 1
+        assert name in result.stderr
+        assert kind in result.stderr
+        (tmp_path / name).write_bytes(data)
+    assert not (tmp_path / "again.png").exists()
+
+
 def run(*arguments: str | Path) -> Result:
     app = typer.Typer()
     app.command()(explain)
@@ -128,11 +191,13 @@ def test_two_prints_of_one_finger(development_data: Path, tmp_path: Path) -> Non
     lines = result.stdout.splitlines()
     assert "likelier from one finger" in lines[0]
     assert lines[1].startswith("A 105_1.png: quality ")
-    explanation = explain_prints(*(read_print(folder / f"105_{i}.png", 500) for i in (1, 3)))
+    first, third = (read_print(folder / f"105_{i}.png", 500) for i in (1, 3))
+    explanation = explain_prints(first, third)
     assert lines[:-1] == words(explanation, ("105_1.png", "105_3.png"))
     assert explanation.comparison is not None
     assert f"score {explanation.comparison.score:.4f}" in lines[0]
-    shares = [float(line.split()[0]) for line in lines if line.startswith("  ")]
+    assert any(line.startswith("overlap: ") for line in lines)
+    shares = [float(line.split()[0]) for line in lines if line.startswith("  0.")]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(explanation.comparison.score, abs=1e-3)
 
