@@ -51,6 +51,8 @@ from matching.fingerprint.cylinders import cylinders
 from rekam.explain import odds, rate
 from rekam.prints import decode_print
 
+template_app = typer.Typer(no_args_is_help=True, help="Minutiae in files of every format.")
+
 _NATIVE = b"RF"
 
 
@@ -183,6 +185,7 @@ def template_from(minutiae: Minutiae) -> FingerprintTemplate:
             return template_of(minutiae.views[0], minutiae.format)
 
 
+@template_app.command()
 def convert(
     source: Source,
     target: Target,
@@ -208,6 +211,7 @@ def convert(
     typer.echo(f"{target}: {to}, {len(written)} bytes")
 
 
+@template_app.command()
 def extract(
     image: Annotated[Path, typer.Argument(help="A print: PNG, JPEG, BMP, TIFF, WSQ or JPEG 2000.")],
     target: Target,
@@ -235,6 +239,7 @@ def extract(
     typer.echo(f"{target}: {to}, {len(written)} bytes, {len(template)} minutiae found")
 
 
+@template_app.command()
 def show(
     source: Source,
     known: From = None,
@@ -256,6 +261,7 @@ def show(
         out.print(table)
 
 
+@template_app.command()
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="An image, a template or a record.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="What to compare it with.")],
