@@ -384,9 +384,13 @@ def cbeff_files() -> list[bytes]:
 
 
 def calibrations() -> list[bytes]:
-    """The shipped calibration, its curves cut to three points."""
+    """The shipped calibration, its curves cut to three points, said to be of today's comparison."""
+    from matching.fingerprint.comparison import COMPARISON_VERSION
+
     shipped = (ROOT / "matching" / "fingerprint" / "calibration.json").read_text()
-    return [re.sub(r"\[([^,\]]*,[^,\]]*,[^,\]]*),[^\]]*\]", r"[\1]", shipped).encode()]
+    short = re.sub(r"\[([^,\]]*,[^,\]]*,[^,\]]*),[^\]]*\]", r"[\1]", shipped)
+    today = f'"comparison_version": {COMPARISON_VERSION}'
+    return [re.sub(r'"comparison_version": \d+', today, short).encode()]
 
 
 def _conformance(magic: bytes) -> list[bytes]:
