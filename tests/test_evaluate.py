@@ -329,14 +329,19 @@ def test_a_damaged_cache_entry_is_made_again(prints: Path, tmp_path: Path) -> No
     assert extract(path, 508, tmp_path).quality != 1
 
 
-def test_the_cache_knows_the_extractor(prints: Path, tmp_path: Path) -> None:
-    path = prints / "101_1.png"
-    extract(path, 500, tmp_path, ExtractorChoice.ACCURATE)
-    (entry,) = tmp_path.iterdir()
-    entry.write_text(json.dumps(json.loads(entry.read_text()) | {"quality": 1}))
-    assert extract(path, 500, tmp_path, ExtractorChoice.ACCURATE).quality == 1
-    assert extract(path, 500, tmp_path, ExtractorChoice.FAST).quality != 1
-    assert len(list(tmp_path.iterdir())) == 2
+def test_the_cache_knows_the_extractor(prints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ExtractorChoice] = []
+
+    def _extract(path: Path, data: bytes, ppi: float | None, extractor: ExtractorChoice) -> Extracted:
+        made.append(extractor)
+        return Extracted(None, len(made), (), "no real extraction")
+
+    monkeypatch.setattr("rekam.prints._extract", _extract)
+    choices = [ExtractorChoice.ACCURATE, ExtractorChoice.FAST]
+    for _ in range(2):
+        found = [extract(prints / "101_1.png", 500, tmp_path, choice).quality for choice in choices]
+        assert found == [1, 2]
+    assert made == choices
 
 
 def test_cached_advice_is_worded_as_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
