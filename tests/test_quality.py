@@ -196,6 +196,9 @@ def test_the_score_grows_with_every_good_thing() -> None:
     assert score(20, 0.9) < score(40, 0.9) < score(60, 0.95)
     assert score(40, 0.82) < score(40, 0.9)
     assert score(40, 0.9, ridge_share=0.5) < score(40, 0.9)
+    assert score(40, 0.9, turning=0.2) < score(40, 0.9)
+    assert score(40, 0.9, dark_share=0.6) < score(40, 0.9)
+    assert score(40, 0.9, period=12.0) < score(40, 0.9)
 
 
 def test_too_few_or_unsure_minutiae_are_refused() -> None:
