@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from capture.errors import CaptureError
+from capture.fingerprint.template import ExtractorChoice
 from capture.sample import FingerPosition
 from matching.errors import MatchingError
 from rekam.client import DEFAULT_ADDRESS, Client, FingerFile, finger_files, sample, words_of
@@ -27,6 +28,8 @@ from rekam.config import Settings, load_settings
 from rekam.errors import InvalidRequest, RekamError
 from rekam.evaluate import evaluate_app
 from rekam.explain import explain
+from rekam.image_records import pack, unpack
+from rekam.records import template_app
 from rekam.server import Server, serve
 from rekam.v1 import (
     case_pb2,
@@ -49,6 +52,11 @@ cases_app = typer.Typer(no_args_is_help=True, help="Suspected double identities.
 app.add_typer(cases_app, name="cases")
 app.add_typer(evaluate_app, name="evaluate")
 app.command("explain")(explain)
+record_app = typer.Typer(no_args_is_help=True, help="Images in exchange records and CBEFF files.")
+record_app.command("unpack")(unpack)
+record_app.command("pack")(pack)
+app.add_typer(record_app, name="record")
+app.add_typer(template_app, name="template")
 
 _PREFIXES = (
     "DECISION",
@@ -71,6 +79,10 @@ Files = Annotated[
 ]
 Ppi = Annotated[
     float | None, typer.Option(help="Resolution, pixels per inch, where the images do not declare it.")
+]
+Extractor = Annotated[
+    ExtractorChoice | None,
+    typer.Option(help="What extracts the images: accurate or fast; as the server is set where not given."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer.")]
@@ -112,6 +124,12 @@ def serve_command(
     keep_images: Annotated[
         bool | None, typer.Option("--keep-images", help="Store the images beside the templates.")
     ] = None,
+    extractor: Annotated[
+        ExtractorChoice | None,
+        typer.Option(
+            help="What extracts images where a request does not say: accurate (the default) or fast."
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that extract templates.")] = None,
 ) -> None:
     """Start the server. Every setting can also be given as REKAM_<NAME>; see docs/configuration.md."""
@@ -123,6 +141,7 @@ def serve_command(
         port=port,
         allow_remote=allow_remote,
         keep_images=keep_images,
+        extractor=extractor,
         workers=workers,
     )
     workflow = _open_workflow(settings)
@@ -155,6 +174,7 @@ def enroll_command(
         bool, typer.Option("--best-effort", help="Accept poor prints: the person has no better ones.")
     ] = False,
     ppi: Ppi = None,
+    extractor: Extractor = None,
     server: Address = DEFAULT_ADDRESS,
     timeout: Timeout = 120,
     as_json: AsJson = False,
@@ -167,7 +187,7 @@ def enroll_command(
     request = enrollment_pb2.EnrollRequest(
         request_id=request_id or f"cli-{secrets.token_hex(8)}",
         nik=nik,
-        samples=[sample(f, ppi, best_effort=best_effort) for f in fingers],
+        samples=[sample(f, ppi, best_effort=best_effort, extractor=extractor) for f in fingers],
         missing=_missing(missing or [], fingers, rest=rest_missing),
         birth_date=birth_date,
     )
@@ -193,13 +213,14 @@ def identify_command(
         bool, typer.Option("--exhaustive", help="Compare with everybody instead of searching the index.")
     ] = False,
     ppi: Ppi = None,
+    extractor: Extractor = None,
     server: Address = DEFAULT_ADDRESS,
     timeout: Timeout = 120,
     as_json: AsJson = False,
 ) -> None:
     """Search everybody for a person; records nothing. Exit status 2: nobody matches."""
     request = identification_pb2.IdentifyRequest(
-        samples=[sample(f, ppi) for f in finger_files(files)],
+        samples=[sample(f, ppi, extractor=extractor) for f in finger_files(files)],
         max_candidates=candidates,
         exhaustive=exhaustive,
     )
@@ -225,6 +246,7 @@ def verify_command(
     nik: Annotated[str, typer.Option(help="NIK the person claims.")] = "",
     subject: Annotated[str, typer.Option(help="Subject id the person claims.")] = "",
     ppi: Ppi = None,
+    extractor: Extractor = None,
     server: Address = DEFAULT_ADDRESS,
     timeout: Timeout = 120,
     as_json: AsJson = False,
@@ -232,7 +254,7 @@ def verify_command(
     """Compare a person with the one they claim to be. Exit status 2: not shown to be the same."""
     if bool(nik) == bool(subject):
         raise InvalidRequest([("", "give either --nik or --subject")])
-    samples = [sample(f, ppi) for f in finger_files(files)]
+    samples = [sample(f, ppi, extractor=extractor) for f in finger_files(files)]
     request = identification_pb2.VerifyRequest(samples=samples)
     if subject:
         request.subject_id = subject
@@ -254,12 +276,14 @@ def verify_command(
 def assess_command(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An image of one finger.")],
     ppi: Ppi = None,
+    extractor: Extractor = None,
     server: Address = DEFAULT_ADDRESS,
     timeout: Timeout = 60,
     as_json: AsJson = False,
 ) -> None:
     """Judge an image without recording it. Exit status 2: unusable."""
-    request = quality_pb2.AssessRequest(sample=sample(FingerFile(FingerPosition.UNKNOWN, image), ppi))
+    file = FingerFile(FingerPosition.UNKNOWN, image)
+    request = quality_pb2.AssessRequest(sample=sample(file, ppi, extractor=extractor))
     with _connected(server) as client:
         response = client.quality.Assess(request, timeout=timeout)
     quality = response.quality

@@ -11,6 +11,7 @@ import grpc
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 
+from capture.fingerprint.template import ExtractorChoice
 from capture.sample import FingerPosition
 from rekam.errors import InvalidRequest
 from rekam.v1 import types_pb2
@@ -92,14 +93,23 @@ def finger_files(paths: Sequence[Path]) -> list[FingerFile]:
     return [FingerFile(_position(path), path) for path in files]
 
 
-def sample(file: FingerFile, ppi: float | None, *, best_effort: bool = False) -> types_pb2.Sample:
-    """The file as a sample of the contract."""
+def sample(
+    file: FingerFile,
+    ppi: float | None,
+    *,
+    best_effort: bool = False,
+    extractor: ExtractorChoice | None = None,
+) -> types_pb2.Sample:
+    """The file as a sample of the contract; the server chooses the extractor where it is None."""
     return types_pb2.Sample(
         modality=types_pb2.MODALITY_FINGERPRINT,
         finger=types_pb2.FingerPosition.ValueType(file.position),
         image=file.path.read_bytes(),
         ppi=ppi or 0,
         best_effort=best_effort,
+        extractor=types_pb2.Extractor.Value(
+            f"EXTRACTOR_{'UNSPECIFIED' if extractor is None else extractor.name}"
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from capture.fingerprint.template import ExtractorChoice
 from capture.quality import Feedback, Quality
 from capture.sample import FingerPosition
 from matching.encounter import Arrangement, EncounterComparison
@@ -230,6 +231,14 @@ def _sample(sample: types_pb2.Sample, path: str, faults: Faults) -> Presented:
         template=sample.template if content == "template" else None,
         ppi=sample.ppi or None,
         best_effort=sample.best_effort,
+        extractor=_enum(
+            ExtractorChoice,
+            types_pb2.Extractor.DESCRIPTOR,
+            "EXTRACTOR_",
+            sample.extractor,
+            f"{path}.extractor",
+            faults,
+        ),
     )
 
 

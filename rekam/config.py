@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from capture.fingerprint.template import ExtractorChoice
 from rekam.errors import InvalidSettings
 
 _MIB = 2**20
@@ -43,6 +44,11 @@ class Settings(BaseSettings):
         default=False,
         description="Keep the images as they came in beside their templates, "
         "so that a better extractor can be run on them later.",
+    )
+    extractor: ExtractorChoice = Field(
+        default=ExtractorChoice.ACCURATE,
+        description="What turns images into templates where a request does not say: "
+        "the accurate extractor, or the fast one.",
     )
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1,

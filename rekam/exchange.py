@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
+from capture.fingerprint.template import ExtractorChoice
 from capture.quality import Quality
 from capture.sample import FingerPosition
 from matching.decision import Decision, Reason
@@ -39,13 +40,17 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Presented:
-    """One finger as handed in: an encoded image (with its resolution, where declared) or a template."""
+    """One finger as handed in: an encoded image (with its resolution, where declared) or a template.
+
+    `extractor` is None where the service's own setting holds.
+    """
 
     position: FingerPosition
     image: bytes | None = None
     template: bytes | None = None
     ppi: float | None = None
     best_effort: bool = False
+    extractor: ExtractorChoice | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from capture.decode import decode_image
 from capture.errors import ImageRefused, TemplateRefused
 from capture.fingerprint.extract import FingerprintExtractor
-from capture.fingerprint.template import FingerprintTemplate
+from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from capture.quality import Feedback, Quality
 from capture.sample import FingerPosition
 from matching.decision import Candidate, Reason, Thresholds, decide
@@ -155,7 +155,7 @@ class Workflow:
     def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
         self._settings = settings
         self._calibration = Calibration.load()
-        self._extractor = FingerprintExtractor()
+        self._extractors = {choice: FingerprintExtractor(choice) for choice in ExtractorChoice}
         _warm_up(self._calibration)
         self._store = Store.open(settings.data_dir)
         self._forms: dict[int, EncounterForm] = {}
@@ -457,7 +457,7 @@ class Workflow:
             )
         check()
         sample = decode_image(presented.image, position=presented.position, ppi=presented.ppi)
-        extraction = self._pool.submit(self._extractor.extract, sample).result()
+        extraction = self._pool.submit(self._extractor(presented).extract, sample).result()
         template = extraction.template
         sendable = extraction.quality.usable or presented.best_effort
         return Assessed(
@@ -551,11 +551,14 @@ class Workflow:
                     )
                 return _Captured(presented, position, replace(template, position=position), None, None)
             sample = decode_image(presented.image or b"", position=presented.position, ppi=presented.ppi)
-            extraction = self._extractor.extract(sample)
+            extraction = self._extractor(presented).extract(sample)
             # Compare what will be stored, not what was rounded away.
             made = extraction.template
             kept = None if made is None else FingerprintTemplate.from_bytes(made.to_bytes())
             return _Captured(presented, presented.position, kept, extraction.quality, sample.format)
+
+    def _extractor(self, presented: Presented) -> FingerprintExtractor:
+        return self._extractors[presented.extractor or self._settings.extractor]
 
     def _once(
         self,

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.errors import ModelUnavailable
+from capture.fingerprint.fast import FastNetwork
 from capture.fingerprint.foreground import foreground, has_light_ridges
 from capture.fingerprint.leader import Leader, LeaderMap
 from capture.fingerprint.quality import fingerprint_quality, ridge_measures, unusable
@@ -67,7 +67,7 @@ class Finder(Protocol):
 class FingerprintExtractor:
     """Extracts minutiae templates: accurately with the LEADER network, or fast. Thread-safe.
 
-    Creating the first one loads the network, 0.2 s; raises `ModelUnavailable`.
+    Creating the first accurate one loads the network, 0.2 s; raises `ModelUnavailable`.
     """
 
     __slots__ = ("_find", "_made_by", "_params")
@@ -105,7 +105,7 @@ class FingerprintExtractor:
 
 def _finder(choice: ExtractorChoice, params: Params) -> tuple[Finder, Extractor]:
     if choice is ExtractorChoice.FAST:
-        raise ModelUnavailable("the fast extractor is missing")
+        return FastNetwork(), Extractor.FAST_1
     leader = Leader()
     return lambda image, mask: _minutiae(leader(image, mask), params), Extractor.LEADER_1
 

@@ -25,47 +25,49 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rekam/v1/types.proto\x12\x08rekam.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x01\n\x06Sample\x12$\n\x08modality\x18\x01 \x01(\x0e\x32\x12.rekam.v1.Modality\x12*\n\x06\x66inger\x18\x02 \x01(\x0e\x32\x18.rekam.v1.FingerPositionH\x00\x12\x0f\n\x05image\x18\x04 \x01(\x0cH\x01\x12\x12\n\x08template\x18\x05 \x01(\x0cH\x01\x12\x0b\n\x03ppi\x18\x06 \x01(\x01\x12\x13\n\x0b\x62\x65st_effort\x18\x07 \x01(\x08\x42\n\n\x08positionB\t\n\x07\x63ontent\"d\n\rMissingFinger\x12*\n\x08position\x18\x01 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.rekam.v1.MissingReason\"(\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x02 \x01(\t\"-\n\x0eQualityMeasure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"z\n\x07Quality\x12\r\n\x05score\x18\x01 \x01(\r\x12\x0e\n\x06usable\x18\x02 \x01(\x08\x12$\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x03 \x03(\x0b\x32\x12.rekam.v1.Feedback\x12*\n\x08measures\x18\x04 \x03(\x0b\x32\x18.rekam.v1.QualityMeasure\"\x8c\x01\n\x0b\x46ingerShare\x12\'\n\x05probe\x18\x01 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12+\n\treference\x18\x02 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0b\n\x03llr\x18\x04 \x01(\x01\x12\x0b\n\x03\x66mr\x18\x05 \x01(\x01\"\xb1\x01\n\tCandidate\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65ncounter_id\x18\x02 \x01(\t\x12\x0b\n\x03nik\x18\x03 \x01(\t\x12\x0b\n\x03llr\x18\x04 \x01(\x01\x12*\n\x0b\x61rrangement\x18\x05 \x01(\x0e\x32\x15.rekam.v1.Arrangement\x12&\n\x07\x66ingers\x18\x06 \x03(\x0b\x32\x15.rekam.v1.FingerShare\x12\x0c\n\x04held\x18\x07 \x01(\x08\"\xb6\x01\n\x08\x45vidence\x12\'\n\ncandidates\x18\x01 \x03(\x0b\x32\x13.rekam.v1.Candidate\x12\x11\n\tmatch_llr\x18\x02 \x01(\x01\x12\x12\n\nreview_llr\x18\x03 \x01(\x01\x12\x12\n\nverify_llr\x18\x04 \x01(\x01\x12\x1a\n\x12gallery_encounters\x18\x05 \x01(\x04\x12*\n\x0cnik_warnings\x18\x06 \x03(\x0b\x32\x14.rekam.v1.NikWarning\"(\n\nNikWarning\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"s\n\x0eRecordedFinger\x12*\n\x08position\x18\x01 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\x0f\n\x07quality\x18\x02 \x01(\r\x12\x10\n\x08minutiae\x18\x03 \x01(\r\x12\x12\n\nimage_kept\x18\x04 \x01(\x08\"\xf1\x02\n\tEncounter\x12\x14\n\x0c\x65ncounter_id\x18\x01 \x01(\t\x12\x12\n\nsubject_id\x18\x02 \x01(\t\x12\x0b\n\x03nik\x18\x03 \x01(\t\x12$\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0e\x32\x12.rekam.v1.Decision\x12!\n\x07reasons\x18\x05 \x03(\x0e\x32\x10.rekam.v1.Reason\x12\'\n\x05state\x18\x06 \x01(\x0e\x32\x18.rekam.v1.EncounterState\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07\x66ingers\x18\x08 \x03(\x0b\x32\x18.rekam.v1.RecordedFinger\x12(\n\x07missing\x18\t \x03(\x0b\x32\x17.rekam.v1.MissingFinger\x12$\n\x08\x65vidence\x18\n \x01(\x0b\x32\x12.rekam.v1.Evidence\x12\x0f\n\x07\x63\x61se_id\x18\x0b \x01(\t*>\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x18\n\x14MODALITY_FINGERPRINT\x10\x01*\xf8\x02\n\x0e\x46ingerPosition\x12\x1f\n\x1b\x46INGER_POSITION_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46INGER_POSITION_RIGHT_THUMB\x10\x01\x12\x1f\n\x1b\x46INGER_POSITION_RIGHT_INDEX\x10\x02\x12 \n\x1c\x46INGER_POSITION_RIGHT_MIDDLE\x10\x03\x12\x1e\n\x1a\x46INGER_POSITION_RIGHT_RING\x10\x04\x12 \n\x1c\x46INGER_POSITION_RIGHT_LITTLE\x10\x05\x12\x1e\n\x1a\x46INGER_POSITION_LEFT_THUMB\x10\x06\x12\x1e\n\x1a\x46INGER_POSITION_LEFT_INDEX\x10\x07\x12\x1f\n\x1b\x46INGER_POSITION_LEFT_MIDDLE\x10\x08\x12\x1d\n\x19\x46INGER_POSITION_LEFT_RING\x10\t\x12\x1f\n\x1b\x46INGER_POSITION_LEFT_LITTLE\x10\n*\xaa\x01\n\rMissingReason\x12\x1e\n\x1aMISSING_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18MISSING_REASON_AMPUTATED\x10\x01\x12\x1b\n\x17MISSING_REASON_BANDAGED\x10\x02\x12\x1d\n\x19MISSING_REASON_UNREADABLE\x10\x03\x12\x1f\n\x1bMISSING_REASON_NOT_CAPTURED\x10\x04*\x96\x01\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ISION_UNIQUE\x10\x01\x12\x16\n\x12\x44\x45\x43ISION_RETURNING\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_DUPLICATE\x10\x03\x12\x16\n\x12\x44\x45\x43ISION_COLLISION\x10\x04\x12\x13\n\x0f\x44\x45\x43ISION_REVIEW\x10\x05*\xfa\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15REASON_NOBODY_MATCHES\x10\x01\x12\x1e\n\x1aREASON_OWN_SUBJECT_MATCHES\x10\x02\x12 \n\x1cREASON_OTHER_SUBJECT_MATCHES\x10\x03\x12\x1e\n\x1aREASON_OWN_SUBJECT_DIFFERS\x10\x04\x12\"\n\x1eREASON_OTHER_SUBJECT_UNCERTAIN\x10\x05\x12 \n\x1cREASON_OWN_SUBJECT_UNCERTAIN\x10\x06\x12\x1e\n\x1aREASON_TOO_LITTLE_EVIDENCE\x10\x07\x12\x18\n\x14REASON_HANDS_SWAPPED\x10\x08\x12\x1b\n\x17REASON_POSITIONS_DIFFER\x10\t\x12!\n\x1dREASON_HELD_ENCOUNTER_MATCHES\x10\n\x12\x1b\n\x17REASON_FINGERS_DISAGREE\x10\x0b*\x82\x01\n\x0b\x41rrangement\x12\x1b\n\x17\x41RRANGEMENT_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41RRANGEMENT_AS_DECLARED\x10\x01\x12\x1d\n\x19\x41RRANGEMENT_HANDS_SWAPPED\x10\x02\x12\x1a\n\x16\x41RRANGEMENT_REARRANGED\x10\x03*\x87\x01\n\x0e\x45ncounterState\x12\x1f\n\x1b\x45NCOUNTER_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45NCOUNTER_STATE_ENROLLED\x10\x01\x12\x18\n\x14\x45NCOUNTER_STATE_HELD\x10\x02\x12\x1c\n\x18\x45NCOUNTER_STATE_REJECTED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14rekam/v1/types.proto\x12\x08rekam.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x01\n\x06Sample\x12$\n\x08modality\x18\x01 \x01(\x0e\x32\x12.rekam.v1.Modality\x12*\n\x06\x66inger\x18\x02 \x01(\x0e\x32\x18.rekam.v1.FingerPositionH\x00\x12\x0f\n\x05image\x18\x04 \x01(\x0cH\x01\x12\x12\n\x08template\x18\x05 \x01(\x0cH\x01\x12\x0b\n\x03ppi\x18\x06 \x01(\x01\x12\x13\n\x0b\x62\x65st_effort\x18\x07 \x01(\x08\x12&\n\textractor\x18\x08 \x01(\x0e\x32\x13.rekam.v1.ExtractorB\n\n\x08positionB\t\n\x07\x63ontent\"d\n\rMissingFinger\x12*\n\x08position\x18\x01 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\'\n\x06reason\x18\x02 \x01(\x0e\x32\x17.rekam.v1.MissingReason\"(\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x02 \x01(\t\"-\n\x0eQualityMeasure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"z\n\x07Quality\x12\r\n\x05score\x18\x01 \x01(\r\x12\x0e\n\x06usable\x18\x02 \x01(\x08\x12$\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x03 \x03(\x0b\x32\x12.rekam.v1.Feedback\x12*\n\x08measures\x18\x04 \x03(\x0b\x32\x18.rekam.v1.QualityMeasure\"\x8c\x01\n\x0b\x46ingerShare\x12\'\n\x05probe\x18\x01 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12+\n\treference\x18\x02 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0b\n\x03llr\x18\x04 \x01(\x01\x12\x0b\n\x03\x66mr\x18\x05 \x01(\x01\"\xb1\x01\n\tCandidate\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65ncounter_id\x18\x02 \x01(\t\x12\x0b\n\x03nik\x18\x03 \x01(\t\x12\x0b\n\x03llr\x18\x04 \x01(\x01\x12*\n\x0b\x61rrangement\x18\x05 \x01(\x0e\x32\x15.rekam.v1.Arrangement\x12&\n\x07\x66ingers\x18\x06 \x03(\x0b\x32\x15.rekam.v1.FingerShare\x12\x0c\n\x04held\x18\x07 \x01(\x08\"\xb6\x01\n\x08\x45vidence\x12\'\n\ncandidates\x18\x01 \x03(\x0b\x32\x13.rekam.v1.Candidate\x12\x11\n\tmatch_llr\x18\x02 \x01(\x01\x12\x12\n\nreview_llr\x18\x03 \x01(\x01\x12\x12\n\nverify_llr\x18\x04 \x01(\x01\x12\x1a\n\x12gallery_encounters\x18\x05 \x01(\x04\x12*\n\x0cnik_warnings\x18\x06 \x03(\x0b\x32\x14.rekam.v1.NikWarning\"(\n\nNikWarning\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"s\n\x0eRecordedFinger\x12*\n\x08position\x18\x01 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\x0f\n\x07quality\x18\x02 \x01(\r\x12\x10\n\x08minutiae\x18\x03 \x01(\r\x12\x12\n\nimage_kept\x18\x04 \x01(\x08\"\xf1\x02\n\tEncounter\x12\x14\n\x0c\x65ncounter_id\x18\x01 \x01(\t\x12\x12\n\nsubject_id\x18\x02 \x01(\t\x12\x0b\n\x03nik\x18\x03 \x01(\t\x12$\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0e\x32\x12.rekam.v1.Decision\x12!\n\x07reasons\x18\x05 \x03(\x0e\x32\x10.rekam.v1.Reason\x12\'\n\x05state\x18\x06 \x01(\x0e\x32\x18.rekam.v1.EncounterState\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07\x66ingers\x18\x08 \x03(\x0b\x32\x18.rekam.v1.RecordedFinger\x12(\n\x07missing\x18\t \x03(\x0b\x32\x17.rekam.v1.MissingFinger\x12$\n\x08\x65vidence\x18\n \x01(\x0b\x32\x12.rekam.v1.Evidence\x12\x0f\n\x07\x63\x61se_id\x18\x0b \x01(\t*>\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x18\n\x14MODALITY_FINGERPRINT\x10\x01*\xf8\x02\n\x0e\x46ingerPosition\x12\x1f\n\x1b\x46INGER_POSITION_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46INGER_POSITION_RIGHT_THUMB\x10\x01\x12\x1f\n\x1b\x46INGER_POSITION_RIGHT_INDEX\x10\x02\x12 \n\x1c\x46INGER_POSITION_RIGHT_MIDDLE\x10\x03\x12\x1e\n\x1a\x46INGER_POSITION_RIGHT_RING\x10\x04\x12 \n\x1c\x46INGER_POSITION_RIGHT_LITTLE\x10\x05\x12\x1e\n\x1a\x46INGER_POSITION_LEFT_THUMB\x10\x06\x12\x1e\n\x1a\x46INGER_POSITION_LEFT_INDEX\x10\x07\x12\x1f\n\x1b\x46INGER_POSITION_LEFT_MIDDLE\x10\x08\x12\x1d\n\x19\x46INGER_POSITION_LEFT_RING\x10\t\x12\x1f\n\x1b\x46INGER_POSITION_LEFT_LITTLE\x10\n*R\n\tExtractor\x12\x19\n\x15\x45XTRACTOR_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45XTRACTOR_ACCURATE\x10\x01\x12\x12\n\x0e\x45XTRACTOR_FAST\x10\x02*\xaa\x01\n\rMissingReason\x12\x1e\n\x1aMISSING_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18MISSING_REASON_AMPUTATED\x10\x01\x12\x1b\n\x17MISSING_REASON_BANDAGED\x10\x02\x12\x1d\n\x19MISSING_REASON_UNREADABLE\x10\x03\x12\x1f\n\x1bMISSING_REASON_NOT_CAPTURED\x10\x04*\x96\x01\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ISION_UNIQUE\x10\x01\x12\x16\n\x12\x44\x45\x43ISION_RETURNING\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_DUPLICATE\x10\x03\x12\x16\n\x12\x44\x45\x43ISION_COLLISION\x10\x04\x12\x13\n\x0f\x44\x45\x43ISION_REVIEW\x10\x05*\xfa\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15REASON_NOBODY_MATCHES\x10\x01\x12\x1e\n\x1aREASON_OWN_SUBJECT_MATCHES\x10\x02\x12 \n\x1cREASON_OTHER_SUBJECT_MATCHES\x10\x03\x12\x1e\n\x1aREASON_OWN_SUBJECT_DIFFERS\x10\x04\x12\"\n\x1eREASON_OTHER_SUBJECT_UNCERTAIN\x10\x05\x12 \n\x1cREASON_OWN_SUBJECT_UNCERTAIN\x10\x06\x12\x1e\n\x1aREASON_TOO_LITTLE_EVIDENCE\x10\x07\x12\x18\n\x14REASON_HANDS_SWAPPED\x10\x08\x12\x1b\n\x17REASON_POSITIONS_DIFFER\x10\t\x12!\n\x1dREASON_HELD_ENCOUNTER_MATCHES\x10\n\x12\x1b\n\x17REASON_FINGERS_DISAGREE\x10\x0b*\x82\x01\n\x0b\x41rrangement\x12\x1b\n\x17\x41RRANGEMENT_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41RRANGEMENT_AS_DECLARED\x10\x01\x12\x1d\n\x19\x41RRANGEMENT_HANDS_SWAPPED\x10\x02\x12\x1a\n\x16\x41RRANGEMENT_REARRANGED\x10\x03*\x87\x01\n\x0e\x45ncounterState\x12\x1f\n\x1b\x45NCOUNTER_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45NCOUNTER_STATE_ENROLLED\x10\x01\x12\x18\n\x14\x45NCOUNTER_STATE_HELD\x10\x02\x12\x1c\n\x18\x45NCOUNTER_STATE_REJECTED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rekam.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODALITY']._serialized_start=1608
-  _globals['_MODALITY']._serialized_end=1670
-  _globals['_FINGERPOSITION']._serialized_start=1673
-  _globals['_FINGERPOSITION']._serialized_end=2049
-  _globals['_MISSINGREASON']._serialized_start=2052
-  _globals['_MISSINGREASON']._serialized_end=2222
-  _globals['_DECISION']._serialized_start=2225
-  _globals['_DECISION']._serialized_end=2375
-  _globals['_REASON']._serialized_start=2378
-  _globals['_REASON']._serialized_end=2756
-  _globals['_ARRANGEMENT']._serialized_start=2759
-  _globals['_ARRANGEMENT']._serialized_end=2889
-  _globals['_ENCOUNTERSTATE']._serialized_start=2892
-  _globals['_ENCOUNTERSTATE']._serialized_end=3027
+  _globals['_MODALITY']._serialized_start=1648
+  _globals['_MODALITY']._serialized_end=1710
+  _globals['_FINGERPOSITION']._serialized_start=1713
+  _globals['_FINGERPOSITION']._serialized_end=2089
+  _globals['_EXTRACTOR']._serialized_start=2091
+  _globals['_EXTRACTOR']._serialized_end=2173
+  _globals['_MISSINGREASON']._serialized_start=2176
+  _globals['_MISSINGREASON']._serialized_end=2346
+  _globals['_DECISION']._serialized_start=2349
+  _globals['_DECISION']._serialized_end=2499
+  _globals['_REASON']._serialized_start=2502
+  _globals['_REASON']._serialized_end=2880
+  _globals['_ARRANGEMENT']._serialized_start=2883
+  _globals['_ARRANGEMENT']._serialized_end=3013
+  _globals['_ENCOUNTERSTATE']._serialized_start=3016
+  _globals['_ENCOUNTERSTATE']._serialized_end=3151
   _globals['_SAMPLE']._serialized_start=68
-  _globals['_SAMPLE']._serialized_end=252
-  _globals['_MISSINGFINGER']._serialized_start=254
-  _globals['_MISSINGFINGER']._serialized_end=354
-  _globals['_FEEDBACK']._serialized_start=356
-  _globals['_FEEDBACK']._serialized_end=396
-  _globals['_QUALITYMEASURE']._serialized_start=398
-  _globals['_QUALITYMEASURE']._serialized_end=443
-  _globals['_QUALITY']._serialized_start=445
-  _globals['_QUALITY']._serialized_end=567
-  _globals['_FINGERSHARE']._serialized_start=570
-  _globals['_FINGERSHARE']._serialized_end=710
-  _globals['_CANDIDATE']._serialized_start=713
-  _globals['_CANDIDATE']._serialized_end=890
-  _globals['_EVIDENCE']._serialized_start=893
-  _globals['_EVIDENCE']._serialized_end=1075
-  _globals['_NIKWARNING']._serialized_start=1077
-  _globals['_NIKWARNING']._serialized_end=1117
-  _globals['_RECORDEDFINGER']._serialized_start=1119
-  _globals['_RECORDEDFINGER']._serialized_end=1234
-  _globals['_ENCOUNTER']._serialized_start=1237
-  _globals['_ENCOUNTER']._serialized_end=1606
+  _globals['_SAMPLE']._serialized_end=292
+  _globals['_MISSINGFINGER']._serialized_start=294
+  _globals['_MISSINGFINGER']._serialized_end=394
+  _globals['_FEEDBACK']._serialized_start=396
+  _globals['_FEEDBACK']._serialized_end=436
+  _globals['_QUALITYMEASURE']._serialized_start=438
+  _globals['_QUALITYMEASURE']._serialized_end=483
+  _globals['_QUALITY']._serialized_start=485
+  _globals['_QUALITY']._serialized_end=607
+  _globals['_FINGERSHARE']._serialized_start=610
+  _globals['_FINGERSHARE']._serialized_end=750
+  _globals['_CANDIDATE']._serialized_start=753
+  _globals['_CANDIDATE']._serialized_end=930
+  _globals['_EVIDENCE']._serialized_start=933
+  _globals['_EVIDENCE']._serialized_end=1115
+  _globals['_NIKWARNING']._serialized_start=1117
+  _globals['_NIKWARNING']._serialized_end=1157
+  _globals['_RECORDEDFINGER']._serialized_start=1159
+  _globals['_RECORDEDFINGER']._serialized_end=1274
+  _globals['_ENCOUNTER']._serialized_start=1277
+  _globals['_ENCOUNTER']._serialized_end=1646
 # @@protoc_insertion_point(module_scope)

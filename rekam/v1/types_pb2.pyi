@@ -98,6 +98,30 @@ FINGER_POSITION_LEFT_LITTLE: FingerPosition.ValueType  # 10
 """Left little finger."""
 Global___FingerPosition: _TypeAlias = FingerPosition  # noqa: Y015
 
+class _Extractor:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExtractorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Extractor.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXTRACTOR_UNSPECIFIED: _Extractor.ValueType  # 0
+    """As the server is set."""
+    EXTRACTOR_ACCURATE: _Extractor.ValueType  # 1
+    """The most accurate one: for enrolment."""
+    EXTRACTOR_FAST: _Extractor.ValueType  # 2
+    """A fraction of the cost, with more errors: where time is short."""
+
+class Extractor(_Extractor, metaclass=_ExtractorEnumTypeWrapper):
+    """What turns an image into a template."""
+
+EXTRACTOR_UNSPECIFIED: Extractor.ValueType  # 0
+"""As the server is set."""
+EXTRACTOR_ACCURATE: Extractor.ValueType  # 1
+"""The most accurate one: for enrolment."""
+EXTRACTOR_FAST: Extractor.ValueType  # 2
+"""A fraction of the cost, with more errors: where time is short."""
+Global___Extractor: _TypeAlias = Extractor  # noqa: Y015
+
 class _MissingReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -294,6 +318,7 @@ class Sample(_message.Message):
     TEMPLATE_FIELD_NUMBER: _builtins.int
     PPI_FIELD_NUMBER: _builtins.int
     BEST_EFFORT_FIELD_NUMBER: _builtins.int
+    EXTRACTOR_FIELD_NUMBER: _builtins.int
     modality: Global___Modality.ValueType
     """What the sample shows; required."""
     finger: Global___FingerPosition.ValueType
@@ -308,6 +333,8 @@ class Sample(_message.Message):
     """
     best_effort: _builtins.bool
     """Accept a poor image because the person cannot give a better one; it still must yield a template."""
+    extractor: Global___Extractor.ValueType
+    """What extracts the image. Ignored for templates, which say what made them."""
     def __init__(
         self,
         *,
@@ -317,10 +344,11 @@ class Sample(_message.Message):
         template: _builtins.bytes = ...,
         ppi: _builtins.float = ...,
         best_effort: _builtins.bool = ...,
+        extractor: Global___Extractor.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "finger", b"finger", "image", b"image", "position", b"position", "template", b"template"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_effort", b"best_effort", "content", b"content", "finger", b"finger", "image", b"image", "modality", b"modality", "position", b"position", "ppi", b"ppi", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_effort", b"best_effort", "content", b"content", "extractor", b"extractor", "finger", b"finger", "image", b"image", "modality", b"modality", "position", b"position", "ppi", b"ppi", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["image", "template"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
