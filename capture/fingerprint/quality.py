@@ -18,8 +18,9 @@ class Params:
 
     The refusals lie between 728 prints of five sensors and what is none: faces, irises, text, noise,
     stripes, checks. The score is a product of ramps (0 to 1 between two values), each to the power
-    given last, stretched. The powers give the logarithm of genuine similarity best; whichever of five sensors is left out
-    of the fit, they stay within 0.1. `python -m benchmarks.quality` measures what they are worth.
+    given last, stretched. The powers give the logarithm of genuine similarity best; whichever of five
+    sensors is left out of the fit, they stay within 0.1. `python -m benchmarks.quality` says what it is
+    worth.
     """
 
     # blocks
