@@ -29,7 +29,7 @@ def planted(period: float, angle: float, sign: int, ending: bool) -> tuple[NDArr
     phase = TURN / period * normal + sign * around
     # Counter-clockwise from the normal the phase gains half a turn more on one side than on the other.
     direction = angle - sign * np.pi / 2
-    ahead = -np.pi / 2 if not ending else np.pi / 2
+    ahead = -np.pi / 2 if ending else np.pi / 2
     grey = 128 + 100 * np.cos(phase + ahead)
     return np.rint(grey).astype(np.uint8), direction % TURN
 

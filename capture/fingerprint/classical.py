@@ -89,6 +89,8 @@ def classical_minutiae(
     trace("wave", waves.wave)
     found = candidates(waves, params)
     trace("candidates", found.place)
+    if not len(found.place):
+        return np.zeros((0, 5), dtype=np.float32)
     return _judged(found, image.shape, params)
 
 
