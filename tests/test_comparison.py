@@ -34,8 +34,8 @@ def reference_local(a: Cylinders, b: Cylinders) -> NDArray[np.float64]:
     return local
 
 
-def reference_score(a: Cylinders, b: Cylinders) -> float:
-    """The score by plain loops over complex numbers (y up); the first finger has fewer cylinders."""
+def reference_support(a: Cylinders, b: Cylinders) -> float:
+    """The support by plain loops over complex numbers (y up); the first finger has fewer cylinders."""
     local = reference_local(a, b)
     pairs: list[tuple[int, int]] = []
     for flat in np.argsort(-local, axis=None, kind="stable"):
@@ -99,7 +99,7 @@ def test_equals_a_plain_reference(seed: int) -> None:
     other = impression(finger, seed) if seed % 2 else made_template(34, seed + 100, side=260)
     a, b = sorted((cylinders(finger), cylinders(other)), key=len)
     assert len(a) > 5
-    assert similarity(a, b) == pytest.approx(reference_score(a, b), abs=2e-6)
+    assert compare(a, b).support == pytest.approx(reference_support(a, b), abs=2e-6)
 
 
 @given(SEEDS, SEEDS, st.integers(0, 60), st.integers(0, 60))

@@ -1,24 +1,30 @@
-"""1:1 comparison of two fingers: local similarities, one-to-one pairs, and relaxation of their weights.
+"""1:1 comparison of two fingers: local similarities, pairs, relaxed weights, agreement where they overlap.
 
 R. Cappelli, M. Ferrara, D. Maltoni, "Minutia Cylinder-Code", IEEE TPAMI 32(12), 2010: the bit-based local
 similarity and the relaxation of LSA-R. Three things differ from the paper, without a measured loss: pairs are
 taken greedily by falling similarity instead of by linear sum assignment, and the logistic functions of the
 relaxation are smooth steps of the same place and steepness, both for their cost; the pairs of largest weight
 count, not those whose weight fell least, which leaves pairs without any support in a tie.
+
+What relaxation finds is support among few pairs; how many minutiae of the common region have a partner, and
+how many have none, is the second part of the score (`overlap.py`), looked at only where there is support.
 """
 
 from dataclasses import dataclass
-from math import cos, exp, pi, sin
+from math import cos, exp, log, pi, sin, sqrt
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from capture.fingerprint.template import MAX_MINUTIAE
 from matching.fingerprint.block_counts import BLOCK_WORDS, LANES, count_block
 from matching.fingerprint.cylinders import BASE_CELLS, BASE_WORDS, WORDS, Cylinders
+from matching.fingerprint.overlap import PARAMS as OVERLAP_PARAMS
+from matching.fingerprint.overlap import evidence, overlap
 
-COMPARISON_VERSION = 1
+COMPARISON_VERSION = 2
 
 _Floats = NDArray[np.float32]
 _Words = NDArray[np.uint64]
@@ -39,6 +45,10 @@ class Params(NamedTuple):
     distance_tau: float = 1.6
     angle_mu: float = pi / 12
     angle_tau: float = 30.0
+    # the score: support and overlap on a logarithmic scale
+    promising: float = 0.0153  # support that nine of ten impostors lack: the overlap is worth a look
+    no_support: float = 0.005  # added to the support before its logarithm is taken
+    overlap_weight: float = 0.75
 
 
 PARAMS = Params()
@@ -48,17 +58,24 @@ PARAMS = Params()
 class Comparison:
     """A score and what it rests on; arrays are read-only.
 
-    `score` 0 to 1; `pairs` `(k, 2) int32`: indices into the cylinders of the first and the second finger,
-    best supported first; `contributions` `(k,) float32`: what each pair adds to the score.
+    `score` 0 to 1, evenly in the logarithm of what it is worth; `pairs` `(k, 2) int32`: indices into the
+    cylinders of the first and the second finger, best supported first; `contributions` `(k,) float32`: the
+    score, divided among them by their support. `support`: the mean of their relaxed weights, 0 to 1.
+    `partners` `(m, 2) int32`: cylinders that lie upon one another when the fingers do, closest first;
+    `common`: how many a finger has in the common region, the mean of both; neither is looked for without
+    support.
     """
 
     score: float
     pairs: NDArray[np.int32]
     contributions: NDArray[np.float32]
+    support: float
+    partners: NDArray[np.int32]
+    common: float
 
     def __post_init__(self) -> None:
-        self.pairs.setflags(write=False)
-        self.contributions.setflags(write=False)
+        for array in (self.pairs, self.contributions, self.partners):
+            array.setflags(write=False)
 
 
 def similarity(a: Cylinders, b: Cylinders) -> float:
@@ -73,10 +90,12 @@ def compare(a: Cylinders, b: Cylinders) -> Comparison:
     """As `similarity`, with the pairs the score rests on, at the same cost."""
     exchange = _second_first(a.x, a.y, a.direction, a.bits, b.x, b.y, b.direction, b.bits)
     p, q = (b, a) if exchange else (a, b)
-    score, pairs, contributions = _compare(
+    score, pairs, contributions, support, partners, common = _compare(
         p.x, p.y, p.direction, p.bits, p.mask, q.x, q.y, q.direction, q.bits, q.mask
     )
-    return Comparison(score, pairs[:, ::-1] if exchange else pairs, contributions)
+    if exchange:
+        pairs, partners = pairs[:, ::-1], partners[:, ::-1]
+    return Comparison(score, pairs, contributions, support, partners, common)
 
 
 # Single precision throughout: compiled code turns a product with a plain number into double precision.
@@ -94,6 +113,10 @@ _DISTANCE_FROM = np.float32(PARAMS.distance_mu - 3 / PARAMS.distance_tau)
 _DISTANCE_SCALE = np.float32(PARAMS.distance_tau / 6)
 _CHORD_FROM = np.float32((PARAMS.angle_mu - 3 / PARAMS.angle_tau) ** 2)
 _CHORD_SCALE = np.float32(1 / ((PARAMS.angle_mu + 3 / PARAMS.angle_tau) ** 2 - _CHORD_FROM))
+_PROMISING, _NO_SUPPORT, _OVERLAP = PARAMS.promising, PARAMS.no_support, PARAMS.overlap_weight
+# The scale begins where there is neither support nor overlap, and ends with a full template beside itself.
+_WORST = log(_NO_SUPPORT) + _OVERLAP * evidence(0.0, 0.0)
+_BEST = log(1 + _NO_SUPPORT) + _OVERLAP * sqrt(-MAX_MINUTIAE * log(OVERLAP_PARAMS.by_chance))
 
 
 @njit(cache=True, nogil=True)
@@ -128,39 +151,55 @@ def _compare(
     bd: _Floats,
     bbits: _Words,
     bmask: _Words,
-) -> tuple[float, NDArray[np.int32], NDArray[np.float32]]:
-    """Score, pairs and contributions; the first finger has no more cylinders than the second."""
+) -> tuple[float, NDArray[np.int32], NDArray[np.float32], float, NDArray[np.int32], float]:
+    """The fields of a `Comparison`; the first finger has no more cylinders than the second."""
     na = len(ax)
+    nobody = np.zeros((0, 2), dtype=np.int32)
     if na == 0:
-        return 0.0, np.zeros((0, 2), dtype=np.int32), np.zeros(0, dtype=np.float32)
+        return 0.0, nobody, np.zeros(0, dtype=np.float32), 0.0, nobody, 0.0
     # 1. Local similarities; the second finger's cylinders sorted by direction, so that blocks are skipped.
     order = np.argsort(bd, kind="mergesort")
-    local = _local_similarities(ad, abits, amask, bd[order], bbits[order], bmask[order])
+    sx, sy, sd = bx[order], by[order], bd[order]
+    local = _local_similarities(ad, abits, amask, sd, bbits[order], bmask[order])
     # 2. One-to-one pairs.
     column = _greedy_columns(local)
     i = np.flatnonzero(column >= 0)
-    j = order[column[i]]
+    j = column[i]
     k = len(i)
+    if k == 0:
+        return 0.0, nobody, np.zeros(0, dtype=np.float32), 0.0, nobody, 0.0
     start = np.empty(k, dtype=np.float32)
     for t in range(k):
-        start[t] = local[i[t], column[i[t]]]
+        start[t] = local[i[t], j[t]]
     # 3. Pairs support each other as far as their geometry agrees.
-    turn = ad[i] - bd[j]
-    support = _support(ax[i], ay[i], bx[j], by[j], np.cos(turn), np.sin(turn))
-    weight = _relaxed(start, support)
+    turn = ad[i] - sd[j]
+    supports = _support(ax[i], ay[i], sx[j], sy[j], np.cos(turn), np.sin(turn))
+    weight = _relaxed(start, supports)
     # 4. The mean of the largest weights; how many depends on the smaller finger.
     spread = _MAX_PAIRS - _MIN_PAIRS
     wanted = int(_MIN_PAIRS + np.rint(spread / (1 + exp(-_PAIRS_TAU * (na - _PAIRS_MU)))))
     best = np.argsort(-weight, kind="mergesort")[:wanted]
+    support = 0.0
+    for t in best:
+        support += weight[t] / np.float32(wanted)
+    # 5. How much of the common region agrees, where anything speaks for it.
+    fit, common = 0.0, 0.0
+    partners = nobody
+    if support >= _PROMISING:
+        a, b, fit, common = overlap(ax, ay, ad, sx, sy, sd, local, i, j, weight, supports)
+        partners = np.empty((len(a), 2), dtype=np.int32)
+        for t in range(len(a)):
+            partners[t, 0], partners[t, 1] = a[t], order[b[t]]
+    # 6. Both on one scale.
+    both = log(support + _NO_SUPPORT) + _OVERLAP * evidence(fit, common)
+    score = min(max((both - _WORST) / (_BEST - _WORST), 0.0), 1.0)
     pairs = np.empty((len(best), 2), dtype=np.int32)
     contributions = np.empty(len(best), dtype=np.float32)
-    score = 0.0
     for rank in range(len(best)):
         t = best[rank]
-        pairs[rank, 0], pairs[rank, 1] = i[t], j[t]
-        contributions[rank] = weight[t] / np.float32(wanted)
-        score += contributions[rank]
-    return min(score, 1.0), pairs, contributions
+        pairs[rank, 0], pairs[rank, 1] = i[t], order[j[t]]
+        contributions[rank] = score * weight[t] / (support * wanted)
+    return score, pairs, contributions, support, partners, common
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -90,7 +90,7 @@ def cylinders(template: FingerprintTemplate, trace: Trace = no_trace) -> Cylinde
     """
     used = np.flatnonzero(template.reliability >= PARAMS.min_reliability)
     x, y, direction = template.x[used], template.y[used], template.direction[used]
-    hull = _convex_hull(x, y)
+    hull = convex_hull(x, y)
     trace("hull", hull)
     bits, mask, valid = _describe(
         x,
@@ -134,7 +134,7 @@ _DIRECTION_TABLE = _direction_table(PARAMS.sigma_direction)
 
 
 @njit(cache=True, nogil=True)
-def _convex_hull(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float64]:
+def convex_hull(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float64]:
     """`(h, 2)` corners in order (Andrew's monotone chain), collinear points left out."""
     n = len(x)
     by_x_then_y = np.argsort(x.astype(np.float64) * 65536.0 + y, kind="mergesort")
@@ -157,7 +157,7 @@ def _convex_hull(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.f
 
 
 @njit(cache=True, nogil=True)
-def _near_hull(px: float, py: float, hull: NDArray[np.float64], margin: float) -> bool:
+def near_hull(px: float, py: float, hull: NDArray[np.float64], margin: float) -> bool:
     """Whether the point is inside the hull or at most `margin` away from it."""
     inside = True
     nearest = np.inf
@@ -212,7 +212,7 @@ def _describe(
                 if u * u + v * v > radius * radius:
                     continue
                 n_base += 1
-                if _near_hull(x[m] + c * u + s * v, y[m] - s * u + c * v, hull, hull_margin):
+                if near_hull(x[m] + c * u + s * v, y[m] - s * u + c * v, hull, hull_margin):
                     n_valid += 1
                     word = i * SIDE + j
                     mask[m, word >> 6] |= np.uint64(1) << np.uint64(word & 63)
