@@ -62,7 +62,7 @@ def main(
     / "capture"
     / "fingerprint"
     / "classical.npz",
-    epochs: Annotated[int, typer.Option(min=1)] = 8,
+    epochs: Annotated[int, typer.Option(min=1)] = 3,
     degraded: Annotated[int, typer.Option(min=0, help="Degraded versions of each print.")] = 2,
     seed: int = 1,
 ) -> None:
