@@ -8,7 +8,7 @@ cheapest one names the pattern. Means and covariances over many prints are kept,
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import cv2
 import numpy as np
@@ -64,7 +64,16 @@ class FlowPrint:
     left_hand: bool
 
 
-def fitted_flow(prints: Sequence[FlowPrint]) -> dict[str, object]:
+class Gathered(TypedDict):
+    """What is known of a pattern: mean parameters of thumbs and of other fingers, and how they spread."""
+
+    thumb: list[float]
+    finger: list[float]
+    covariance: list[list[float]]
+    count: int
+
+
+def fitted_flow(prints: Sequence[FlowPrint]) -> dict[str, Gathered]:
     """Fit every print and gather the patterns, as right hands: JSON values for `population.json`.
 
     Cost: about 0.5 CPU s a print.
@@ -215,15 +224,18 @@ def _named(model: str, parameters: Floats, *, left_hand: bool) -> tuple[str, Flo
     return name, parameters
 
 
-def _gathered(found: Sequence[tuple[Floats, bool]]) -> dict[str, object]:
+def _gathered(found: Sequence[tuple[Floats, bool]]) -> Gathered:
     """Mean of thumbs and of other fingers, drawn to the common one as by three prints, and covariance."""
     values = np.array([parameters for parameters, _ in found])
     thumb = np.array([is_thumb for _, is_thumb in found])
     common = values.mean(axis=0)
-    means, rest = {}, values.copy()
-    for name, chosen in (("thumb", thumb), ("finger", ~thumb)):
+    means: list[list[float]] = []
+    rest = values.copy()
+    for chosen in (thumb, ~thumb):
         mean = (values[chosen].sum(axis=0) + 3 * common) / (chosen.sum() + 3)
-        means[name] = mean.round(4).tolist()
+        means.append(mean.round(4).tolist())
         rest[chosen] -= mean
     covariance = rest.T @ rest / max(len(values) - 1, 1)
-    return {**means, "covariance": covariance.round(5).tolist(), "count": len(values)}
+    return Gathered(
+        thumb=means[0], finger=means[1], covariance=covariance.round(5).tolist(), count=len(values)
+    )

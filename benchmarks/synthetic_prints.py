@@ -36,8 +36,9 @@ _SLIM = (
     1.4  # the field is drawn on a finger this much broader, then narrowed: ridges fall steeper at the sides
 )
 _NAIL = 330.0  # pixels of that broad finger from the axis to where ridges converge beside the nail
+_BREAKS = 180  # tries of a finger to interrupt a ridge
 _ORIENTATIONS = 64  # kernels over half a turn
-_GROWTH_STEPS = 30  # at half resolution; more steps leave fewer minutiae
+_GROWTH_STEPS = 8  # at half resolution; more steps leave fewer minutiae
 
 
 class Pattern(StrEnum):
@@ -88,7 +89,7 @@ def master(
     period = _period(pitch, rng)
     ridges = _grow(orientation, period, rng)
     pores = _pores(ridges, rng)
-    creases = _creases(rng)
+    creases = np.maximum(_creases(rng), _breaks(ridges, rng))
     return Master(pattern, ridges, pores, creases, 152.0 * size, 236.0 * size)
 
 
@@ -122,7 +123,8 @@ class Scanner:
 
     `reach`: share of a firm touch's width and height that it takes in; `light`: grey level of the empty
     platen; `shade`: how much less light there is in the corners; `ink`: share of the light that a touching
-    ridge takes away; `stripes`: grey levels by which columns differ; `dust`: specks on the platen.
+    ridge takes away; `stripes`: grey levels by which columns differ; `dust`: specks on the platen;
+    `fussy`: how much pressure and moisture tell, relative.
     """
 
     shape: tuple[int, int]
@@ -134,12 +136,13 @@ class Scanner:
     noise: tuple[float, float]
     stripes: float
     dust: float
+    fussy: float
 
 
-LIVE_SCAN = Scanner(PRINT_SHAPE, (1.0, 1.0), (232, 262), 6, (0.66, 0.82), (0.5, 0.8), (1, 4), 0, 0)
-OPTICAL = Scanner((374, 388), (0.84, 0.86), (246, 262), 2, (0.55, 0.95), (0.5, 0.8), (1, 3), 0, 10)
-NARROW = Scanner((492, 260), (0.84, 0.84), (165, 225), 45, (0.70, 0.85), (0.7, 1.0), (1, 3), 0, 120)
-CAPACITIVE = Scanner((300, 300), (0.74, 0.62), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25)
+LIVE_SCAN = Scanner(PRINT_SHAPE, (1.0, 1.0), (232, 262), 6, (0.66, 0.82), (0.5, 0.8), (1, 4), 0, 0, 1.0)
+OPTICAL = Scanner((374, 388), (0.84, 0.86), (246, 262), 2, (0.55, 0.95), (0.5, 0.8), (1, 3), 0, 10, 1.0)
+NARROW = Scanner((492, 260), (0.84, 0.84), (165, 225), 45, (0.70, 0.85), (0.7, 1.0), (1, 3), 0, 120, 0.9)
+CAPACITIVE = Scanner((300, 300), (0.74, 0.62), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25, 1.7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ class Conditions:
 
 
 ATTENDED = Conditions((LIVE_SCAN,), (12, 14), (12, 18), 7, 1.0, 0.5, 0.5, 1.0)
-VARIED = Conditions((OPTICAL, NARROW, CAPACITIVE), (18, 34), (20, 30), 12, 1.3, 0.75, 0.8, 1.2)
+VARIED = Conditions((OPTICAL, NARROW, CAPACITIVE), (17, 33), (18, 27), 11, 0.9, 0.65, 0.62, 1.2)
 
 
 def impression(whole: Master, seed: int, conditions: Conditions = ATTENDED) -> NDArray[np.uint8]:
@@ -176,8 +179,8 @@ def impression(whole: Master, seed: int, conditions: Conditions = ATTENDED) -> N
     rng = np.random.default_rng([seed, 4])
     scanner = conditions.scanners[int(rng.integers(len(conditions.scanners)))]
     shape = height, width = scanner.shape
-    pressure = float(np.clip(conditions.pressure * rng.standard_normal(), -1.5, 1.5))
-    moisture = float(np.clip(conditions.moisture * rng.standard_normal(), -2, 2))
+    pressure = float(np.clip(scanner.fussy * conditions.pressure * rng.standard_normal(), -1.5, 1.5))
+    moisture = float(np.clip(scanner.fussy * conditions.moisture * rng.standard_normal(), -2, 2))
 
     # 1. Where each pixel lies on the finger: placement and turn, then skin that lags behind the bone.
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -381,6 +384,18 @@ def _creases(rng: np.random.Generator) -> Field:
     return np.asarray(np.clip(_blur(field, 1.2), 0, 1), np.float32)
 
 
+def _breaks(ridges: Field, rng: np.random.Generator) -> Field:
+    """Where ridges are interrupted for good `(H, W)`, 0 to 1: half of all endings face another one."""
+    height, width = ridges.shape
+    field = np.zeros(ridges.shape, np.float32)
+    for _ in range(rng.poisson(_BREAKS * rng.gamma(4) / 4)):
+        row, column = int(rng.integers(height)), int(rng.integers(width))
+        if ridges[row, column] > 0.5:
+            axes = rng.integers(3, 8, 2).tolist()
+            cv2.ellipse(field, (column, row), axes, rng.uniform(0, 180), 0, 360, rng.uniform(0.7, 1.3), -1)
+    return np.asarray(np.clip(_blur(field, 1.0), 0, 1), np.float32)
+
+
 def _scratches(shape: tuple[int, int], rng: np.random.Generator) -> Field:
     """Passing marks `shape`: thin lines and specks where nothing prints, this time only."""
     height, width = shape
@@ -410,7 +425,7 @@ def _distort(
 ) -> tuple[Field, Field]:
     """Skin distortion after Cappelli, Maio, Maltoni 2001: the middle sticks, the rim follows the finger."""
     follow = (0.5 - 0.5 * np.cos(np.pi * np.clip((touch - 0.25) / 0.9, 0, 1))).astype(np.float32)
-    strain = strength * rng.gamma(2, 0.38)  # most touches are gentle, some are not
+    strain = strength * rng.gamma(1.3, 0.58)  # most touches are gentle, some are not
     twist = follow * np.float32(rng.normal(0, 0.04) * strain)
     stretch = follow * np.float32(rng.normal(0, 0.02) * strain)
     dx, dy = rng.normal(0, 7, 2) * strain

@@ -1,13 +1,18 @@
 """The synthetic population: repeatable, valid, and of fingers that are told apart."""
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from benchmarks.population import TEN_FINGERS, impression, people, person
+from benchmarks.population import SCANNERS, TEN_FINGERS, impression, people, person
+from benchmarks.population_flow import FlowPrint, fitted_flow
+from benchmarks.synthetic_prints import Pattern, master
+from benchmarks.synthetic_prints import impression as print_of
 from capture.fingerprint.template import FingerprintTemplate
 from capture.sample import FingerPosition
 from matching.fingerprint.comparison import similarity
@@ -81,7 +86,7 @@ def test_an_impression_matches_its_finger_and_no_other(seed: int) -> None:
     returned = [cylinders(impression(finger, rng)) for finger in fingers]
     genuine = np.array([similarity(a, b) for a, b in zip(enrolled, returned, strict=True)])
     impostor = np.array([similarity(a, b) for a, b in combinations(enrolled, 2)])
-    assert np.median(genuine) > 4 * impostor.max()
+    assert np.median(genuine) > 2 * impostor.max()
     assert np.mean(genuine > impostor.max()) >= 0.95
 
 
@@ -97,3 +102,33 @@ def test_fingers_look_like_fingers() -> None:
         np.fill_diagonal(apart, np.inf)
         nearest.append(np.median(apart.min(axis=1)))
     assert 15 < np.mean(nearest) < 30
+
+
+@pytest.mark.parametrize("scanner", SCANNERS)
+def test_small_scanners_see_less_of_a_finger(scanner: str) -> None:
+    params, noise = SCANNERS[scanner]
+    whole = [finger for fingers in people(30, 3) for finger in fingers]
+    seen = [finger for fingers in people(30, 3, params=params) for finger in fingers]
+    assert {(finger.width, finger.height) for finger in seen} == {(params.width, params.height)}
+    assert np.mean([len(finger) for finger in seen]) < np.mean([len(finger) for finger in whole])
+    again = impression(seen[0], np.random.default_rng(1), noise)
+    assert (again.width, again.height) == (params.width, params.height)
+
+
+def test_the_flow_of_prints_is_named_and_mirrored(tmp_path: Path) -> None:
+    """A whorl, and one loop shown by both hands: the same pattern once, counted twice."""
+    prints = []
+    for name, pattern, left_hand in (
+        ("whorl", Pattern.WHORL, False),
+        ("right", Pattern.RIGHT_LOOP, False),
+        ("left", Pattern.RIGHT_LOOP, True),
+    ):
+        path = tmp_path / f"{name}.png"
+        image = print_of(master(5, pattern), 1)
+        Image.fromarray(image[:, ::-1] if left_hand else image).save(path)
+        prints.append(FlowPrint(path, thumb=False, left_hand=left_hand))
+    flow = fitted_flow(prints)
+    assert {name: found["count"] for name, found in flow.items()} == {"whorl": 1, "loop": 2}
+    spread = np.sqrt(np.diag(flow["loop"]["covariance"]))
+    assert np.all(spread < 0.1)
+    assert flow["loop"]["finger"][2] < flow["loop"]["finger"][0]  # the delta is on the left
