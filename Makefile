@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export REKAM_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help setup test check format proto demo bench clean
+.PHONY: help setup test check format proto demo bench fuzz clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -50,6 +50,9 @@ bench: setup     ## measure every figure of the README, into benchmarks/results/
 	$(BIN)/python -m benchmarks.reliability race
 	$(BIN)/python -m benchmarks.reliability trace
 	$(BIN)/python -m benchmarks.demo --data $(REKAM_DATA)/fingerprint/crossmatch --results benchmarks/results/demo.json
+
+fuzz: setup      ## coverage-guided fuzzing of every parser, a minute each
+	$(BIN)/python -m benchmarks.fuzz_parsers
 
 clean:           ## forget the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -23,7 +23,7 @@ from rekam.v1.quality_pb2_grpc import QualityServiceStub
 
 DEFAULT_ADDRESS = "127.0.0.1:50151"
 _LARGEST_MESSAGE = 48 * 2**20
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".wsq", ".jp2", ".j2k"}
+_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".wsq", ".jp2", ".j2k", ".iso"}
 _POSITIONS = {p.name.lower(): p for p in FingerPosition} | {str(int(p)): p for p in FingerPosition}
 
 

@@ -38,7 +38,7 @@ from matching.error_rates import FAILED, Pairs
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import Cylinders, cylinders
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".wsq", ".jp2", ".j2k")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".wsq", ".jp2", ".j2k", ".iso")
 
 Result = TypeVar("Result")
 

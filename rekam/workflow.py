@@ -555,7 +555,7 @@ class Workflow:
             # Compare what will be stored, not what was rounded away.
             made = extraction.template
             kept = None if made is None else FingerprintTemplate.from_bytes(made.to_bytes())
-            return _Captured(presented, presented.position, kept, extraction.quality, sample.format)
+            return _Captured(presented, sample.position, kept, extraction.quality, sample.format)
 
     def _extractor(self, presented: Presented) -> FingerprintExtractor:
         return self._extractors[presented.extractor or self._settings.extractor]
