@@ -10,7 +10,7 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from capture.errors import CaptureError, ImageRefused, ModelUnavailable, TemplateRefused
+from capture.errors import CaptureError, ImageRefused, ModelUnavailable, RecordRefused, TemplateRefused
 from matching.errors import MatchingError
 from rekam.errors import (
     DeadlinePassed,
@@ -34,6 +34,7 @@ STATUS_CODES: dict[type[Exception], tuple[Code.ValueType, str]] = {
     InvalidRequest: (Code.INVALID_ARGUMENT, "INVALID_REQUEST"),
     ImageRefused: (Code.INVALID_ARGUMENT, "IMAGE_REFUSED"),
     TemplateRefused: (Code.INVALID_ARGUMENT, "TEMPLATE_REFUSED"),
+    RecordRefused: (Code.INVALID_ARGUMENT, "RECORD_REFUSED"),
     NotFound: (Code.NOT_FOUND, "NOT_FOUND"),
     RequestConflict: (Code.ALREADY_EXISTS, "REQUEST_CONFLICT"),
     WrongState: (Code.FAILED_PRECONDITION, "WRONG_STATE"),
