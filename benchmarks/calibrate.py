@@ -1,16 +1,19 @@
 """Fit `matching/fingerprint/calibration.json` on the real pairs of the development sets.
 
-    python -m benchmarks.calibrate --cache DIR
+    python -m benchmarks.calibrate --cache DIR [--extractor accurate --extractor fast]
 
 takes all genuine and all impostor pairs within each set; those of one person's different fingers are among
-the impostors. `--cache` keeps templates between runs: extraction takes most of the time. Prints are found
-through REKAM_DATA. The fit is checked by cross-validation over fingers and over sets, and the figures are
-written to `benchmarks/results/calibration.json`.
+the impostors. With several extractors, each is calibrated with itself and every two with each other; what the
+file holds of others is kept. `--cache` keeps templates between runs: extraction takes most of the time.
+Prints are found through REKAM_DATA. The fit is checked by cross-validation over fingers and over sets, and the
+figures are written to `benchmarks/results/calibration.json`.
 """
 
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations_with_replacement
 from math import log10, sqrt
 from pathlib import Path
 from typing import Annotated
@@ -22,11 +25,12 @@ from rich.console import Console
 
 from benchmarks.accuracy import SETS
 from benchmarks.provenance import ROOT, provenance
-from capture.fingerprint.template import Extractor
-from matching.error_rates import Pairs
+from capture.fingerprint.template import Extractor, ExtractorChoice, FingerprintTemplate
+from matching.error_rates import FAILED, Pairs
 from matching.fingerprint.calibration import FORMAT, Calibration
-from matching.fingerprint.comparison import COMPARISON_VERSION
-from rekam.prints import compare_set, print_sets
+from matching.fingerprint.comparison import COMPARISON_VERSION, similarity
+from matching.fingerprint.cylinders import cylinders
+from rekam.prints import Compared, all_pairs, compare_set, print_sets
 
 OUTPUT = ROOT / "matching" / "fingerprint" / "calibration.json"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -35,7 +39,10 @@ FOLDS = 10
 Scores = NDArray[np.float64]
 
 
-def fitted(sets: Sequence[Pairs]) -> Calibration:
+def fitted(
+    sets: Sequence[Pairs],
+    extractors: tuple[Extractor, Extractor] = (Extractor.LEADER_1, Extractor.LEADER_1),
+) -> Calibration:
     """Calibrate on the pairs of several sets; pairs without a score (failed extractions) are left out."""
     genuine = [one.score[one.genuine & np.isfinite(one.score)] for one in sets]
     impostor = np.concatenate([one.score[~one.genuine & np.isfinite(one.score)] for one in sets])
@@ -48,7 +55,7 @@ def fitted(sets: Sequence[Pairs]) -> Calibration:
         fmrs=tuple(fmrs),
         genuine_pairs=sum(len(one) for one in genuine),
         impostor_pairs=len(impostor),
-        extractor=Extractor.LEADER_1,
+        extractors=extractors,
         comparison_version=COMPARISON_VERSION,
     )
 
@@ -151,40 +158,63 @@ def fold_splits(sets: Sequence[Pairs]) -> list[tuple[list[Pairs], list[Pairs]]]:
     return splits
 
 
-def main(
-    cache: Annotated[Path | None, typer.Option(help="Keep templates here, and take them from here.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = len(os.sched_getaffinity(0)),
-) -> None:
-    """Fit and check the fingerprint calibration."""
-    prints = Path(os.environ.get("REKAM_DATA", ROOT.parent / "shared" / "data")) / "fingerprint"
-    if cache is not None:
-        cache.mkdir(parents=True, exist_ok=True)
-    folders = {name: ppi for group in SETS.values() for name, ppi in group.items()}
-    compared = [
-        compare_set(one, workers=workers, cache_folder=cache, console=Console(stderr=True))
-        for one in print_sets([prints / name for name in folders], list(folders.values()))
+EXTRACTORS = {
+    ExtractorChoice.ACCURATE: Extractor.LEADER_1,
+    ExtractorChoice.FAST: Extractor.FAST_1,
+}
+
+
+def across(first: Compared, second: Compared) -> Pairs:
+    """Every two impressions of a set, the earlier by the one extractor, the later by the other."""
+    described = [
+        [
+            None if made.template is None else cylinders(FingerprintTemplate.from_bytes(made.template))
+            for made in one.extracted
+        ]
+        for one in (first, second)
     ]
-    sets = [one.pairs for one in compared]
-    calibration = fitted(sets)
+    scores = np.full(len(first.pairs), FAILED)
+    for k, (i, j) in enumerate(zip(*all_pairs(len(first.extracted)), strict=True)):
+        a, b = described[0][i], described[1][j]
+        if a is not None and b is not None:
+            scores[k] = similarity(a, b)
+    return replace(first.pairs, score=scores)
+
+
+def content_with(calibrations: Sequence[Calibration], names: Sequence[str], before: str) -> str:
+    """The file's text: these calibrations, and those of other pairs of extractors from `before`."""
+    pairs = {}
+    try:
+        old = json.loads(before)
+        if (old["format"], old["comparison_version"]) == (FORMAT, COMPARISON_VERSION):
+            pairs = {tuple(one["extractors"]): one for one in old["pairs"]}
+    except (ValueError, KeyError):
+        pass  # damaged, or of an older format: nothing in it is of use
+    for one in calibrations:
+        pairs[one.extractors] = {
+            "extractors": one.extractors,
+            "genuine_pairs": one.genuine_pairs,
+            "impostor_pairs": one.impostor_pairs,
+            "floor": one.floor,
+            "llr_scores": one.llr_scores,
+            "llrs": one.llrs,
+            "fmr_scores": one.fmr_scores,
+            "fmrs": one.fmrs,
+        }
     content = {
         "format": FORMAT,
         "fitted_by": "python -m benchmarks.calibrate",
-        "sets": list(folders),
-        "extractor": int(calibration.extractor),
-        "comparison_version": calibration.comparison_version,
-        "genuine_pairs": calibration.genuine_pairs,
-        "impostor_pairs": calibration.impostor_pairs,
-        "floor": calibration.floor,
-        "llr_scores": calibration.llr_scores,
-        "llrs": calibration.llrs,
-        "fmr_scores": calibration.fmr_scores,
-        "fmrs": calibration.fmrs,
+        "sets": names,
+        "comparison_version": COMPARISON_VERSION,
+        "pairs": [pairs[key] for key in sorted(pairs)],
     }
-    OUTPUT.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    return json.dumps(content) + "\n"
 
+
+def figures_of(calibration: Calibration, names: Sequence[str], sets: list[Pairs]) -> dict[str, object]:
+    """What a fit is worth: thresholds, error rates of each set, cross-validation."""
     thresholds = {f"{rate:g}": calibration.threshold(rate) for rate in (1e-2, 1e-3, 1e-4)}
-    figures = {
-        **provenance(),
+    return {
         "genuine_pairs": calibration.genuine_pairs,
         "impostor_pairs": calibration.impostor_pairs,
         "smallest_fmr": calibration.floor,
@@ -196,14 +226,50 @@ def main(
                 rate: float((one.score[one.genuine] < threshold).mean())
                 for rate, threshold in thresholds.items()
             }
-            for name, one in zip(folders, sets, strict=True)
+            for name, one in zip(names, sets, strict=True)
         },
         "trained_on_itself": checked([(sets, sets)]),
         "other_fingers": checked(fold_splits(sets)),
         "other_sets": checked([(sets[:i] + sets[i + 1 :], sets[i : i + 1]) for i in range(len(sets))]),
     }
+
+
+def main(
+    cache: Annotated[Path | None, typer.Option(help="Keep templates here, and take them from here.")] = None,
+    extractor: Annotated[
+        list[ExtractorChoice] | None, typer.Option(help="Calibrate these, each with each; accurate alone.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = len(os.sched_getaffinity(0)),
+) -> None:
+    """Fit and check the fingerprint calibration."""
+    prints = Path(os.environ.get("REKAM_DATA", ROOT.parent / "shared" / "data")) / "fingerprint"
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+    folders = {name: ppi for group in SETS.values() for name, ppi in group.items()}
+    print_folders = print_sets([prints / name for name in folders], list(folders.values()))
+    console = Console(stderr=True)
+    compared = {
+        choice: [
+            compare_set(one, workers=workers, cache_folder=cache, console=console, extractor=choice)
+            for one in print_folders
+        ]
+        for choice in sorted(set(extractor or [ExtractorChoice.ACCURATE]))
+    }
+    calibrations: list[Calibration] = []
+    figures: dict[str, object] = {}
+    for a, b in combinations_with_replacement(compared, 2):
+        sets = [
+            one.pairs if a is b else across(one, other)
+            for one, other in zip(compared[a], compared[b], strict=True)
+        ]
+        low, high = sorted((EXTRACTORS[a], EXTRACTORS[b]))
+        calibration = fitted(sets, (low, high))
+        calibrations.append(calibration)
+        figures[f"{a}-{b}"] = figures_of(calibration, list(folders), sets)
+    before = OUTPUT.read_text(encoding="utf-8") if OUTPUT.exists() else ""
+    OUTPUT.write_text(content_with(calibrations, list(folders), before), encoding="utf-8")
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(figures, indent=1)
+    text = json.dumps({**provenance(), **figures}, indent=1)
     (RESULTS / "calibration.json").write_text(text + "\n", encoding="utf-8")
     print(text)
 

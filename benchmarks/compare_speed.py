@@ -24,7 +24,7 @@ import typer
 from benchmarks.accuracy import SETS
 from benchmarks.provenance import ROOT, provenance
 from capture.fingerprint.template import FingerprintTemplate
-from matching.fingerprint import comparison, cylinders
+from matching.fingerprint import comparison, cylinders, overlap
 from matching.fingerprint.calibration import FMR_1E3, Calibration
 from rekam.prints import extract, print_sets
 
@@ -118,6 +118,7 @@ def main(
         "parameters": {
             "cylinders": {name: getattr(cylinders.PARAMS, name) for name in cylinders.Params.__slots__},
             "comparison": comparison.PARAMS._asdict(),
+            "overlap": overlap.PARAMS._asdict(),
             "rounds": rounds,
         },
         "mean_cylinders": float(np.mean([len(one) for one in ours])),

@@ -2,6 +2,7 @@
 
     MatchingError
     ├── GalleryDamaged        an index on disk is unreadable or fails its checksum; rebuild it from the store
+    ├── NotCalibrated         templates of extractors never calibrated together (calibration.py)
     ├── RateUnsupported       the calibration sample is too small for the rate asked for (calibration.py)
     └── ParametersUnavailable shipped parameters are missing or of another version
 

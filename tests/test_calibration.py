@@ -7,11 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.calibrate import cllr, fitted, fmr_steps, isotonic_llr, lower_cap, upper_count
+from benchmarks.calibrate import cllr, content_with, fitted, fmr_steps, isotonic_llr, lower_cap, upper_count
 from capture.fingerprint.template import Extractor
 from matching.error_rates import Pairs
 from matching.errors import ParametersUnavailable
-from matching.fingerprint.calibration import FMR_1E2, FMR_1E3, FMR_1E4, FORMAT, Calibration, RateUnsupported
+from matching.fingerprint.calibration import (
+    FMR_1E2,
+    FMR_1E3,
+    FMR_1E4,
+    FORMAT,
+    Calibration,
+    NotCalibrated,
+    RateUnsupported,
+)
 from matching.fingerprint.comparison import COMPARISON_VERSION
 
 SCORES = st.floats(-1, 2, allow_nan=False)
@@ -23,7 +31,7 @@ SMALL = Calibration(
     fmrs=(0.5, 0.05, 0.003),
     genuine_pairs=100,
     impostor_pairs=1000,
-    extractor=Extractor.LEADER_1,
+    extractors=(Extractor.LEADER_1, Extractor.LEADER_1),
     comparison_version=COMPARISON_VERSION,
 )
 
@@ -44,10 +52,10 @@ def normal_pairs(n: int, seed: int) -> Pairs:
 def test_shipped_calibration_loads_and_supports_its_named_rates() -> None:
     shipped = Calibration.load()
     assert shipped.comparison_version == COMPARISON_VERSION
-    assert shipped.extractor is Extractor.LEADER_1
+    assert shipped.extractors == (Extractor.LEADER_1, Extractor.LEADER_1)
     assert shipped.impostor_pairs == 81_600 + 11_520
     thresholds = [shipped.threshold(rate) for rate in (FMR_1E2, FMR_1E3, FMR_1E4)]
-    assert 0 < thresholds[0] < thresholds[1] < thresholds[2] < 0.2
+    assert 0 < thresholds[0] < thresholds[1] < thresholds[2] < 0.3
     assert -2.5 < shipped.llr(0.0) < -1
     assert shipped.llr(1.0) == pytest.approx(log10(shipped.impostor_pairs / 3), abs=0.3)
 
@@ -168,3 +176,21 @@ def test_cllr_of_known_answers() -> None:
     assert cllr(np.zeros(3), np.zeros(5)) == 1.0
     assert cllr(np.full(3, 9.0), np.full(5, -9.0)) < 1e-8
     assert cllr(np.full(3, -2.0), np.full(5, 2.0)) > 6
+
+
+def test_extractors_not_calibrated_together_are_refused() -> None:
+    with pytest.raises(NotCalibrated, match="FOREIGN"):
+        Calibration.load(Extractor.LEADER_1, Extractor.FOREIGN)
+
+
+def test_a_file_holds_each_pair_of_extractors_once_in_either_order() -> None:
+    mixed = (Extractor.LEADER_1, Extractor.FAST_1)
+    sample = fitted([normal_pairs(200, 5)])
+    other = fitted([normal_pairs(300, 6)], mixed)
+    text = content_with([sample], ["a"], "")
+    text = content_with([other], ["a"], text)
+    text = content_with([other], ["a"], text)
+    assert Calibration.from_json(text) == sample
+    assert Calibration.from_json(text, *mixed) == Calibration.from_json(text, *reversed(mixed)) == other
+    with pytest.raises(NotCalibrated):
+        Calibration.from_json(text, Extractor.FAST_1, Extractor.FAST_1)

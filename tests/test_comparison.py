@@ -122,7 +122,7 @@ def test_turning_and_shifting_a_finger_changes_little(seed: int, turn: float, dx
     finger = made_template(40, seed, side=280)
     a, b = cylinders(finger), cylinders(moved_template(finger, turn, dx, dy))
     assert similarity(a, a) == pytest.approx(similarity(a, b), abs=0.12)
-    assert similarity(a, b) > 0.8
+    assert similarity(a, b) > 0.6
 
 
 @given(SEEDS)
@@ -146,7 +146,10 @@ def test_impressions_of_a_finger_score_above_strangers(seed: int) -> None:
 def test_a_finger_is_itself() -> None:
     a = cylinders(made_template(50, 3, side=300))
     comparison = compare(a, a)
-    assert comparison.score > 0.98
+    assert comparison.support > 0.98
+    assert comparison.score > 0.8
+    assert comparison.common == len(a) == len(comparison.partners)
+    assert np.array_equal(comparison.partners[:, 0], comparison.partners[:, 1])
     assert np.array_equal(comparison.pairs[:, 0], comparison.pairs[:, 1])
 
 

@@ -19,11 +19,15 @@ from matching.fingerprint.comparison import COMPARISON_VERSION
 FMR_1E2 = 1e-2
 FMR_1E3 = 1e-3
 FMR_1E4 = 1e-4
-FORMAT = 1
+FORMAT = 2
 
 
 class RateUnsupported(MatchingError):
     """A false match rate was asked for that the calibration sample is too small to support."""
+
+
+class NotCalibrated(MatchingError):
+    """Templates of two extractors that were never calibrated together: their scores say nothing known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Calibration:
     `llr_scores`, `llrs`: corners of the log10 likelihood ratio, rising, straight between them, constant
     outside. `fmr_scores`, `fmrs`: steps of the false match rate, each an upper 95 % confidence bound that
     holds from its score on; scores rise, rates fall, the last is the smallest that is supported.
+    `extractors`: of the two templates compared, in either order.
     """
 
     llr_scores: tuple[float, ...]
@@ -41,7 +46,7 @@ class Calibration:
     fmrs: tuple[float, ...]
     genuine_pairs: int
     impostor_pairs: int
-    extractor: Extractor
+    extractors: tuple[Extractor, Extractor]
     comparison_version: int
 
     def __post_init__(self) -> None:
@@ -58,24 +63,39 @@ class Calibration:
 
     @classmethod
     @cache
-    def load(cls) -> "Calibration":
-        """Read the shipped calibration. Raises `ParametersUnavailable` where it does not fit this code."""
+    def load(
+        cls, first: Extractor = Extractor.LEADER_1, second: Extractor = Extractor.LEADER_1
+    ) -> "Calibration":
+        """Read the shipped calibration for templates of two extractors, in either order.
+
+        Raises `NotCalibrated` where there is none, `ParametersUnavailable` where it does not fit this code.
+        """
         try:
             text = (files("matching.fingerprint") / "calibration.json").read_text(encoding="utf-8")
         except OSError as error:
             raise ParametersUnavailable(f"the fingerprint calibration cannot be read: {error}") from error
-        return cls.from_json(text)
+        return cls.from_json(text, first, second)
 
     @classmethod
-    def from_json(cls, text: str) -> "Calibration":
+    def from_json(
+        cls, text: str, first: Extractor = Extractor.LEADER_1, second: Extractor = Extractor.LEADER_1
+    ) -> "Calibration":
         """Parse what `benchmarks/calibrate.py` writes; extra keys are notes for people."""
+        extractors = (min(first, second), max(first, second))
         try:
-            data = json.loads(text)
-            if data["format"] != FORMAT or data["comparison_version"] != COMPARISON_VERSION:
+            content = json.loads(text)
+            if content["format"] != FORMAT or content["comparison_version"] != COMPARISON_VERSION:
                 raise ParametersUnavailable(
                     "the fingerprint calibration was fitted for another version of the comparison: "
                     "run benchmarks/calibrate.py"
                 )
+            found = [one for one in content["pairs"] if tuple(one["extractors"]) == extractors]
+            if not found:
+                raise NotCalibrated(
+                    f"templates of {first.name} and {second.name} are not calibrated together: "
+                    "extract both prints again with one extractor"
+                )
+            [data] = found
             return cls(
                 llr_scores=tuple(data["llr_scores"]),
                 llrs=tuple(data["llrs"]),
@@ -83,8 +103,8 @@ class Calibration:
                 fmrs=tuple(data["fmrs"]),
                 genuine_pairs=data["genuine_pairs"],
                 impostor_pairs=data["impostor_pairs"],
-                extractor=Extractor(data["extractor"]),
-                comparison_version=data["comparison_version"],
+                extractors=extractors,
+                comparison_version=content["comparison_version"],
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ParametersUnavailable(f"the fingerprint calibration is damaged: {error!r}") from error
