@@ -5,8 +5,8 @@
 takes all genuine and all impostor pairs within each set; those of one person's different fingers are among
 the impostors. With several extractors, each is calibrated with itself and every two with each other; what the
 file holds of others is kept. `--cache` keeps templates between runs: extraction takes most of the time.
-Prints are found through REKAM_DATA. The fit is checked by cross-validation over fingers and over sets, and the
-figures are written to `benchmarks/results/calibration.json`.
+Prints are found through REKAM_DATA. The fit is checked by cross-validation over fingers and over sets, and
+the figures are written to `benchmarks/results/calibration.json`.
 """
 
 import json
