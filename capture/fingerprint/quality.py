@@ -6,6 +6,7 @@ and the minutiae found.
 
 from dataclasses import asdict, dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -89,7 +90,7 @@ class RidgeMeasures:
 def ridge_measures(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], params: Params = _PARAMS
 ) -> RidgeMeasures:
-    """Measure `image` `(H, W) uint8` at 500 ppi within its foreground `mask`. Cost: 10 ms for 500 x 500."""
+    """Measure `image` `(H, W) uint8` at 500 ppi within its foreground `mask`. Cost: 6 ms for 500 x 500."""
     area = float(mask.sum()) * _MM2_PER_PIXEL
     blocks = _blocks(image, mask, params)
     if not len(blocks):
@@ -102,19 +103,22 @@ def ridge_measures(
     fy, fx = np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None, :]
     frequency = np.hypot(fx, fy)
     twice = np.where((fx == 0) | (fx == 0.5), 1.0, 2.0)
-    power = np.abs(np.fft.rfft2(centred * window)) ** 2 * (twice * (frequency >= 1 / params.longest_wave))
+    counted = (twice * (frequency >= 1 / params.longest_wave)).astype(np.float32)
+    power = _half_spectra(centred * window) * counted
 
     # 2. The strongest wave, and the share of the power around it (and around its mirror image).
-    searched = power * (frequency <= 1 / params.shortest_wave)
+    searched = power * (frequency <= 1 / params.shortest_wave).astype(np.float32)
     peaks = searched.reshape(len(blocks), -1).argmax(axis=1)
     peak_y = np.broadcast_to(fy, frequency.shape).ravel()[peaks]
     peak_x = np.broadcast_to(fx, frequency.shape).ravel()[peaks]
     around = np.zeros(power.shape, dtype=bool)
     for sign in (1, -1):
-        dy, dx = fy - sign * peak_y[:, None, None], fx - sign * peak_x[:, None, None]
-        around |= dy * dy + dx * dx <= (params.peak_radius / n) ** 2
-    clarity = (power * around).sum(axis=(1, 2)) / (power.sum(axis=(1, 2)) + 1e-6)
-    fine = (power * (frequency > 1 / params.min_period)).sum(axis=(1, 2)) / (power.sum(axis=(1, 2)) + 1e-6)
+        dy = (fy - sign * peak_y[:, None, None]).astype(np.float32)
+        dx = (fx - sign * peak_x[:, None, None]).astype(np.float32)
+        around |= dy * dy + dx * dx <= np.float32((params.peak_radius / n) ** 2)
+    total = power.sum(axis=(1, 2)) + 1e-6
+    clarity = (power * around).sum(axis=(1, 2)) / total
+    fine = np.einsum("nij,ij->n", power, (frequency > 1 / params.min_period).astype(np.float32)) / total
     period = 1 / np.hypot(peak_x, peak_y)
 
     # 3. Blocks that show ridges: one clear wave as long as ridges are.
@@ -125,7 +129,7 @@ def ridge_measures(
 
     # 4. How the ridges run: doubled angles, so that a wave and its mirror image are one.
     run = np.exp(2j * np.arctan2(peak_y, peak_x)[ridges])
-    darkest, lightest = np.percentile(blocks[some], (5, 95))
+    darkest, lightest = np.percentile(blocks[some][:, ::2, ::2], (5, 95))
     return RidgeMeasures(
         area=area,
         ridge_area=float(ridges.sum()) * params.stride**2 * _MM2_PER_PIXEL,
@@ -150,6 +154,17 @@ def _blocks(image: NDArray[np.uint8], mask: NDArray[np.bool_], params: Params) -
     inside = np.lib.stride_tricks.sliding_window_view(np.pad(mask, pad), size)[step].mean(axis=(2, 3))
     chosen: NDArray[np.float32] = images[inside >= 0.5].astype(np.float32)
     return chosen
+
+
+def _half_spectra(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Power of each block's non-negative frequencies across, `(n, block, block / 2 + 1) float32`."""
+    half = blocks.shape[2] // 2 + 1
+    power = np.empty((*blocks.shape[:2], half), dtype=np.float32)
+    # OpenCV's transform takes an eighth of the time of NumPy's.
+    for block, into in zip(blocks, power, strict=True):
+        spectrum = cv2.dft(block, flags=cv2.DFT_COMPLEX_OUTPUT)[:, :half]
+        into[:] = spectrum[:, :, 0] ** 2 + spectrum[:, :, 1] ** 2
+    return power
 
 
 def _cut(mask: NDArray[np.bool_]) -> float:
