@@ -142,7 +142,7 @@ class Scanner:
 LIVE_SCAN = Scanner(PRINT_SHAPE, (1.0, 1.0), (232, 262), 6, (0.66, 0.82), (0.5, 0.8), (1, 4), 0, 0, 1.0)
 OPTICAL = Scanner((374, 388), (0.84, 0.86), (246, 262), 2, (0.55, 0.95), (0.5, 0.8), (1, 3), 0, 10, 1.0)
 NARROW = Scanner((492, 260), (0.84, 0.84), (165, 225), 45, (0.70, 0.85), (0.7, 1.0), (1, 3), 0, 120, 0.9)
-CAPACITIVE = Scanner((300, 300), (0.74, 0.62), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25, 1.7)
+CAPACITIVE = Scanner((300, 300), (0.68, 0.56), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25, 1.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Conditions:
 
 
 ATTENDED = Conditions((LIVE_SCAN,), (12, 14), (12, 18), 7, 1.0, 0.5, 0.5, 1.0)
-VARIED = Conditions((OPTICAL, NARROW, CAPACITIVE), (17, 33), (18, 27), 11, 0.9, 0.65, 0.62, 1.2)
+VARIED = Conditions((OPTICAL, NARROW, CAPACITIVE), (16, 30), (16, 23), 10, 0.72, 0.57, 0.53, 1.1)
 
 
 def impression(whole: Master, seed: int, conditions: Conditions = ATTENDED) -> NDArray[np.uint8]:
@@ -391,7 +391,7 @@ def _breaks(ridges: Field, rng: np.random.Generator) -> Field:
     for _ in range(rng.poisson(_BREAKS * rng.gamma(4) / 4)):
         row, column = int(rng.integers(height)), int(rng.integers(width))
         if ridges[row, column] > 0.5:
-            axes = rng.integers(3, 8, 2).tolist()
+            axes = rng.integers(2, 6, 2).tolist()
             cv2.ellipse(field, (column, row), axes, rng.uniform(0, 180), 0, 360, rng.uniform(0.7, 1.3), -1)
     return np.asarray(np.clip(_blur(field, 1.0), 0, 1), np.float32)
 
