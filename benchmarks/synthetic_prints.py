@@ -464,6 +464,7 @@ def write(
     fingers: Annotated[int, typer.Option(min=1, max=10, help="Fingers of each, thumbs first.")] = 10,
     impressions: Annotated[int, typer.Option(min=1, max=99, help="Impressions of each finger.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first person.")] = 0,
+    varied: Annotated[bool, typer.Option(help="Small scanners and poor prints among good ones.")] = False,
 ) -> None:
     """Write a population of synthetic prints as PNG files of 500 ppi, named PPPFF_n.png."""
     out.mkdir(parents=True, exist_ok=True)
@@ -473,7 +474,9 @@ def write(
             for n in range(1, impressions + 1):
                 path = out / f"{nth:03}{number:02}_{n}.png"
                 print_seed = ((seed + nth) * 16 + number) * 100 + n
-                Image.fromarray(impression(drawn, print_seed)).save(path, dpi=(PPI, PPI))
+                Image.fromarray(impression(drawn, print_seed, VARIED if varied else ATTENDED)).save(
+                    path, dpi=(PPI, PPI)
+                )
 
 
 if __name__ == "__main__":
