@@ -290,7 +290,7 @@ def fitted(
     wanted = np.quantile(learnt.pairs.score[learnt.pairs.genuine], quantiles)
     judged = []
     for factor in (0.88, 0.96, 1.04):
-        noise = scaled(Noise(), factor)
+        noise = scaled(NOISE, factor)
         made = synthetic(params, noise, FIT_SEED, 100, 2_000, workers).one
         ratios = np.quantile(made.score[made.genuine], quantiles) / wanted
         judged.append((float(np.sum(np.log(ratios) ** 2)), factor, noise))
