@@ -22,7 +22,7 @@ from capture.fingerprint.template import MAX_MINUTIAE
 from matching.fingerprint.block_counts import BLOCK_WORDS, LANES, count_block
 from matching.fingerprint.cylinders import BASE_CELLS, BASE_WORDS, WORDS, Cylinders
 from matching.fingerprint.overlap import PARAMS as OVERLAP_PARAMS
-from matching.fingerprint.overlap import evidence, overlap
+from matching.fingerprint.overlap import Motion, evidence, overlap
 
 COMPARISON_VERSION = 2
 
@@ -62,8 +62,9 @@ class Comparison:
     cylinders of the first and the second finger, best supported first; `contributions` `(k,) float32`: the
     score, divided among them by their support. `support`: the mean of their relaxed weights, 0 to 1.
     `partners` `(m, 2) int32`: cylinders that lie upon one another when the fingers do, closest first;
-    `common`: how many a finger has in the common region, the mean of both; neither is looked for without
-    support.
+    `inside_a`, `inside_b` `(n,) bool`: cylinders in the common region; `common`: how many that is, the mean
+    of both, no less than there are partners; `motion`: of the first finger onto the second. None of these
+    is looked for without support.
     """
 
     score: float
@@ -71,11 +72,19 @@ class Comparison:
     contributions: NDArray[np.float32]
     support: float
     partners: NDArray[np.int32]
+    inside_a: NDArray[np.bool_]
+    inside_b: NDArray[np.bool_]
     common: float
+    motion: Motion
 
     def __post_init__(self) -> None:
-        for array in (self.pairs, self.contributions, self.partners):
+        for array in (self.pairs, self.contributions, self.partners, self.inside_a, self.inside_b):
             array.setflags(write=False)
+
+    @property
+    def by_support(self) -> float:
+        """The part of the score that support gives; the overlap gives the rest, or takes it."""
+        return (log(self.support + _NO_SUPPORT) - log(_NO_SUPPORT)) / (_BEST - _WORST)
 
 
 def similarity(a: Cylinders, b: Cylinders) -> float:
@@ -90,12 +99,14 @@ def compare(a: Cylinders, b: Cylinders) -> Comparison:
     """As `similarity`, with the pairs the score rests on, at the same cost."""
     exchange = _second_first(a.x, a.y, a.direction, a.bits, b.x, b.y, b.direction, b.bits)
     p, q = (b, a) if exchange else (a, b)
-    score, pairs, contributions, support, partners, common = _compare(
+    score, pairs, contributions, support, partners, inside_a, inside_b, common, motion = _compare(
         p.x, p.y, p.direction, p.bits, p.mask, q.x, q.y, q.direction, q.bits, q.mask
     )
     if exchange:
-        pairs, partners = pairs[:, ::-1], partners[:, ::-1]
-    return Comparison(score, pairs, contributions, support, partners, common)
+        x0, y0, u0, v0, c, s = motion
+        pairs, partners, motion = pairs[:, ::-1], partners[:, ::-1], (u0, v0, x0, y0, c, -s)
+        inside_a, inside_b = inside_b, inside_a
+    return Comparison(score, pairs, contributions, support, partners, inside_a, inside_b, common, motion)
 
 
 # Single precision throughout: compiled code turns a product with a plain number into double precision.
@@ -151,12 +162,24 @@ def _compare(
     bd: _Floats,
     bbits: _Words,
     bmask: _Words,
-) -> tuple[float, NDArray[np.int32], NDArray[np.float32], float, NDArray[np.int32], float]:
+) -> tuple[
+    float,
+    NDArray[np.int32],
+    NDArray[np.float32],
+    float,
+    NDArray[np.int32],
+    NDArray[np.bool_],
+    NDArray[np.bool_],
+    float,
+    Motion,
+]:
     """The fields of a `Comparison`; the first finger has no more cylinders than the second."""
     na = len(ax)
-    nobody = np.zeros((0, 2), dtype=np.int32)
+    nobody, nothing = np.zeros((0, 2), dtype=np.int32), np.zeros(0, dtype=np.float32)
+    inside_a, inside_b = np.zeros(na, dtype=np.bool_), np.zeros(len(bx), dtype=np.bool_)
+    motion = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     if na == 0:
-        return 0.0, nobody, np.zeros(0, dtype=np.float32), 0.0, nobody, 0.0
+        return 0.0, nobody, nothing, 0.0, nobody, inside_a, inside_b, 0.0, motion
     # 1. Local similarities; the second finger's cylinders sorted by direction, so that blocks are skipped.
     order = np.argsort(bd, kind="mergesort")
     sx, sy, sd = bx[order], by[order], bd[order]
@@ -167,7 +190,7 @@ def _compare(
     j = column[i]
     k = len(i)
     if k == 0:
-        return 0.0, nobody, np.zeros(0, dtype=np.float32), 0.0, nobody, 0.0
+        return 0.0, nobody, nothing, 0.0, nobody, inside_a, inside_b, 0.0, motion
     start = np.empty(k, dtype=np.float32)
     for t in range(k):
         start[t] = local[i[t], j[t]]
@@ -186,7 +209,9 @@ def _compare(
     fit, common = 0.0, 0.0
     partners = nobody
     if support >= _PROMISING:
-        a, b, fit, common = overlap(ax, ay, ad, sx, sy, sd, local, i, j, weight, supports)
+        a, b, fit, inside_a, inside, motion = overlap(ax, ay, ad, sx, sy, sd, local, i, j, weight, supports)
+        inside_b[order] = inside
+        common = max((np.sum(inside_a) + np.sum(inside_b)) / 2, float(len(a)))
         partners = np.empty((len(a), 2), dtype=np.int32)
         for t in range(len(a)):
             partners[t, 0], partners[t, 1] = a[t], order[b[t]]
@@ -199,7 +224,7 @@ def _compare(
         t = best[rank]
         pairs[rank, 0], pairs[rank, 1] = i[t], order[j[t]]
         contributions[rank] = score * weight[t] / (support * wanted)
-    return score, pairs, contributions, support, partners, common
+    return score, pairs, contributions, support, partners, inside_a, inside_b, common, motion
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
