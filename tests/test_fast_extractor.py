@@ -12,7 +12,7 @@ from benchmarks.synthetic_prints import impression, master
 from benchmarks.training_squares import CELLS, SIDE, Finger, Noise, encode, square
 from capture.errors import ModelUnavailable
 from capture.fingerprint import fast
-from capture.fingerprint.fast import FastNetwork
+from capture.fingerprint.fast import FastNetwork, Params
 from capture.fingerprint.foreground import foreground
 from capture.fingerprint.leader import Leader
 
@@ -77,9 +77,21 @@ def test_same_answer_every_time(network: FastNetwork, print_of_a_finger: NDArray
     np.testing.assert_array_equal(first, FastNetwork()(print_of_a_finger, mask))
 
 
-def test_mirror_image_gives_mirrored_minutiae(
+def test_a_second_look_is_taken_in_doubt_only(
     network: FastNetwork, print_of_a_finger: NDArray[np.uint8]
 ) -> None:
+    never, always = (FastNetwork(params=Params(max_doubt=doubt)) for doubt in (np.inf, -1))
+    noise = np.random.default_rng(5).normal(0, 200, print_of_a_finger.shape)
+    poor = np.clip(print_of_a_finger + noise, 0, 255).astype(np.uint8)
+    for image, right, wrong in ((print_of_a_finger, never, always), (poor, always, never)):
+        mask = foreground(image)
+        found = network(image, mask)
+        np.testing.assert_array_equal(found, right(image, mask))
+        assert not np.array_equal(found, wrong(image, mask))
+
+
+def test_mirror_image_gives_mirrored_minutiae(print_of_a_finger: NDArray[np.uint8]) -> None:
+    network = FastNetwork(params=Params(max_doubt=-1))
     whole = np.ones(print_of_a_finger.shape, np.bool_)
     mirrored = np.ascontiguousarray(print_of_a_finger[:, ::-1])
     here, there = network(print_of_a_finger, whole), network(mirrored, whole)

@@ -29,7 +29,8 @@ class Params:
     `steepness`, `shift`: the score is a logistic function of the network's logit, made so that minutiae which
     LEADER sees too have scores like LEADER's. `min_score`: what scores less is no minutia. `apart`: of two
     closer than this the weaker is dropped. `window`, `floor`: side, and least deviation in grey levels, of
-    the local normalisation.
+    the local normalisation. Where those that score less than `sure` are more than `max_doubt` times the
+    others, the mirror image is looked at too, and the mean of both answers counts.
     """
 
     steepness: float = 2.1
@@ -39,6 +40,8 @@ class Params:
     max_minutiae: int = 99
     window: int = 33
     floor: float = 6.0
+    sure: float = 0.6
+    max_doubt: float = 0.3
 
 
 _PARAMS = Params()
@@ -62,7 +65,8 @@ class FastNetwork:
         """Find the minutiae within `mask` `(H, W) bool` of `image` `(H, W) uint8`, 500 ppi, dark ridges.
 
         `(n, 5) float32`: x, y, direction (radians counter-clockwise, 0 to 2 pi), ending (1 or 0), score
-        (0.3 to 1); best first, ties by row and column. Cost: 0.3 s per million pixels around the mask.
+        (0.3 to 1); best first, ties by row and column. Cost: 0.15 s per million pixels around the mask, and
+        as much again in doubt.
         """
         if not mask.any():
             return np.zeros((0, 5), dtype=np.float32)
@@ -70,21 +74,37 @@ class FastNetwork:
         part = normalised(image[rows, columns], self._params)
         height, width = part.shape
         padded = np.pad(part, ((0, -height % _MULTIPLE), (0, -width % _MULTIPLE)))
-        found = decode(self._cells(padded), self._params)
-        column, row = np.rint(found[:, :2]).astype(int).T
-        inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-        inside[inside] = mask[rows, columns][row[inside], column[inside]]
-        kept: NDArray[np.float32] = found[inside][: self._params.max_minutiae]
+        cells = self._cells(padded)
+        found = _inside(decode(cells, self._params), mask[rows, columns])
+        if _in_doubt(found, self._params):
+            mirrored = self._cells(padded[:, ::-1])[:, :, ::-1] * _MIRROR
+            cells = np.asarray((cells + mirrored) / 2, np.float32)
+            found = _inside(decode(cells, self._params), mask[rows, columns])
+        kept = found[: self._params.max_minutiae]
         kept[:, 0] = np.clip(kept[:, 0], 0, width - 1) + np.float32(columns.start)
         kept[:, 1] = np.clip(kept[:, 1], 0, height - 1) + np.float32(rows.start)
         return kept
 
     def _cells(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's word on every cell, `(6, h, w)`: mean of the image's and of its mirror image's."""
-        (cells,) = self._session.run(None, {"image": part[None, None]})
-        (mirrored,) = self._session.run(None, {"image": np.ascontiguousarray(part[None, None, :, ::-1])})
-        mean: NDArray[np.float32] = (cells[0] + mirrored[0, :, :, ::-1] * _MIRROR) / 2
-        return mean
+        """The network's word on every cell, `(6, h, w)`."""
+        (cells,) = self._session.run(None, {"image": np.ascontiguousarray(part[None, None])})
+        answer: NDArray[np.float32] = cells[0]
+        return answer
+
+
+def _inside(found: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The minutiae that lie in the mask."""
+    column, row = np.rint(found[:, :2]).astype(int).T
+    inside = (column >= 0) & (row >= 0) & (column < mask.shape[1]) & (row < mask.shape[0])
+    inside[inside] = mask[row[inside], column[inside]]
+    kept: NDArray[np.float32] = found[inside]
+    return kept
+
+
+def _in_doubt(found: NDArray[np.float32], params: Params) -> bool:
+    """Whether so many minutiae are doubtful that a second look, at the mirror image, pays."""
+    sure = int((found[:, 4] >= params.sure).sum())
+    return len(found) - sure > params.max_doubt * sure
 
 
 def normalised(image: NDArray[np.uint8], params: Params = _PARAMS) -> NDArray[np.float32]:
