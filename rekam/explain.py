@@ -13,7 +13,6 @@ from rich.markup import escape
 
 from capture.errors import CaptureError, ImageRefused, RecordRefused, TemplateRefused
 from capture.fingerprint.extract import FingerprintExtractor, to_500_ppi
-from capture.fingerprint.foreground import foreground
 from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from capture.formats.minutiae_record import MAGIC as RECORD_MAGIC
 from capture.formats.minutiae_record import read_minutiae_record
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 TEMPLATE_MAGIC = b"RF"
-STRONG_PAIR = 0.04  # the contribution at the end of the colour scale: twelve such pairs score 0.48
-MOST_ALONE = 10  # minutiae without mate that are listed of each print
+STRONG_PAIR = 0.06  # the contribution at the end of the colour scale: twelve such pairs score 0.72
+MOST_ALONE = 10  # minutiae without partner that are listed of each print
 CONTRIBUTION_COLOURS = ("#f6c04d", "#ee6c2f", "#c2185b", "#5e1193")
-ROLE_COLOURS = {Role.AGREES: "#0f9d76", Role.ALONE: "#3b7dd8", Role.ASIDE: "#9aa5b1"}
+ROLE_COLOURS = {Role.PARTNER: "#0f9d76", Role.ALONE: "#3b7dd8", Role.ASIDE: "#9aa5b1"}
 OVERLAP_COLOUR = "#0aa5b5"
 _INK = "#1d2733"
 _QUIET = "#6b7785"
@@ -59,8 +58,8 @@ class Seen:
 class Explanation:
     """Two prints and their comparison, None where one gave no template.
 
-    `overlap` is None where the pairs agree on no placement of one print on the other. `llr`: log10 likelihood
-    ratio; `fmr`: an upper bound of the false match rate with this score as threshold.
+    `overlap` is None where the comparison found no reason to lay one print upon the other. `llr`: log10
+    likelihood ratio; `fmr`: an upper bound of the false match rate with this score as threshold.
     """
 
     prints: tuple[Seen, Seen]
@@ -98,13 +97,12 @@ def _seen(given: Sample | FingerprintTemplate, extractor: ExtractorChoice) -> Se
 
 
 def explain_seen(a: Seen, b: Seen) -> Explanation:
-    """Compare two prints and place one on the other. Raises `MatchingError`. Cost: about 20 ms."""
+    """Compare two prints and show what they have in common. Raises `MatchingError`. Cost: about 5 ms."""
     if a.template is None or b.template is None:
         return Explanation((a, b), None, None, 0.0, 1.0)
-    comparison = compare(cylinders(a.template), cylinders(b.template))
-    where_a, where_b = (None if one.image is None else foreground(one.image) for one in (a, b))
-    pairs = paired_minutiae(comparison, a.template, b.template)
-    common = overlap(a.template, b.template, pairs, comparison.contributions, where_a, where_b)
+    described_a, described_b = cylinders(a.template), cylinders(b.template)
+    comparison = compare(described_a, described_b)
+    common = overlap(a.template, b.template, described_a, described_b, comparison)
     calibration = Calibration.load()
     llr, fmr = calibration.llr(comparison.score), calibration.fmr(comparison.score)
     return Explanation((a, b), comparison, common, llr, fmr)
@@ -139,7 +137,7 @@ def _round(number: float) -> str:
 
 
 def words(explanation: Explanation, names: tuple[str, str]) -> list[str]:
-    """The explanation in lines of text: the verdict, then each print, their overlap, and the pairs."""
+    """The explanation in lines of text: verdict, prints, what makes up the score, pairs, lone minutiae."""
     lines = [explanation.verdict]
     for label, name, one in zip("AB", names, explanation.prints, strict=True):
         lines += [f"{label} {name}: {line}" for line in about(one)]
@@ -147,8 +145,8 @@ def words(explanation: Explanation, names: tuple[str, str]) -> list[str]:
     template_a, template_b = (one.template for one in explanation.prints)
     if comparison is None or template_a is None or template_b is None:
         return lines
-    lines += about_overlap(explanation.overlap)
-    lines.append(f"pairs the score rests on ({len(comparison.pairs)}), by contribution:")
+    lines += about_score(explanation)
+    lines.append(f"pairs that carry the support ({len(comparison.pairs)}), and their shares of the score:")
     pairs = paired_minutiae(comparison, template_a, template_b)
     for k in np.argsort(-comparison.contributions, kind="stable"):
         at_a, at_b = (
@@ -156,7 +154,7 @@ def words(explanation: Explanation, names: tuple[str, str]) -> list[str]:
         )
         off = explanation.overlap is not None and not explanation.overlap.agreeing[k]
         lines.append(
-            f"  {comparison.contributions[k]:.4f}  A {at_a}  B {at_b}{'  off the placement' if off else ''}"
+            f"  {comparison.contributions[k]:.4f}  A {at_a}  B {at_b}{'  no partners' if off else ''}"
         )
     common = explanation.overlap
     if common is not None:
@@ -164,7 +162,7 @@ def words(explanation: Explanation, names: tuple[str, str]) -> list[str]:
             alone = np.flatnonzero(roles == Role.ALONE)
             most = f", of which the {MOST_ALONE} most reliable" if len(alone) > MOST_ALONE else ""
             if len(alone):
-                lines.append(f"minutiae of {label} that the other print lacks ({len(alone)}{most}):")
+                lines.append(f"minutiae of {label} without partner ({len(alone)}{most}):")
                 lines += [
                     f"  reliability {template.reliability[m]:.2f}  {label} {_place(template, int(m))}"
                     for m in alone[:MOST_ALONE]
@@ -185,21 +183,30 @@ def about(one: Seen) -> list[str]:
     return [first, *(word.advice for word in one.feedback)]
 
 
-def about_overlap(common: Overlap | None) -> list[str]:
-    """What two prints have in common, in lines of text."""
+def about_score(explanation: Explanation) -> list[str]:
+    """What makes up the score, support and overlap, and how the prints lie, in lines of text."""
+    comparison, common = explanation.comparison, explanation.overlap
+    if comparison is None:
+        return []
+    by_overlap = comparison.score - comparison.by_support
+    lines = [
+        f"support gives {comparison.by_support:.3f}: {len(comparison.pairs)} pairs agree in surroundings and "
+        f"geometry by {comparison.support:.2f} of 1"
+    ]
     if common is None:
-        return ["overlap: unknown, the pairs agree on no placement of one print on the other"]
+        return [*lines, "overlap gives nothing: too little support to lay one print upon the other"]
+    in_a, in_b = (np.bincount(roles, minlength=len(Role)) for roles in (common.roles_a, common.roles_b))
     turned = round(abs(np.degrees(common.turn)))
     side = "clockwise" if common.turn < 0 else "counter-clockwise"
     turn = f"B turned by {turned}° {side}" if turned else "B not turned"
-    in_a, in_b = (np.bincount(roles, minlength=len(Role)) for roles in (common.roles_a, common.roles_b))
-    reliable = [int(counts.sum() - counts[Role.ASIDE]) for counts in (in_a, in_b)]
-    agreeing = f"{int(common.agreeing.sum())} of {len(common.agreeing)} pairs agree"
+    off = int((~common.agreeing).sum())
     return [
-        f"overlap: {common.area:.0f} mm², {common.share:.0%} of the smaller print; {turn}; {agreeing}, "
-        f"{common.stretch:.1f} pixels off",
-        f"minutiae in the overlap: {reliable[0]} of A, {reliable[1]} of B; {in_a[Role.COUNTED]} pairs count, "
-        f"{in_a[Role.AGREES]} more agree; {in_a[Role.ALONE]} of A and {in_b[Role.ALONE]} of B have no mate",
+        *lines,
+        f"overlap {'gives' if by_overlap >= 0 else 'takes'} {abs(by_overlap):.3f}: in the common region "
+        f"{in_a[Role.PARTNER]} minutiae have a partner, {in_a[Role.ALONE]} of A and {in_b[Role.ALONE]} of B "
+        "have none",
+        f"common region: {common.area:.0f} mm², {common.share:.0%} of the smaller print; {turn}; partners "
+        f"{common.stretch:.1f} pixels apart" + (f"; {off} of the pairs are no partners" if off else ""),
     ]
 
 
@@ -219,10 +226,10 @@ def picture_of_pair(
 
     Images are `(H, W) uint8` of any resolution, stretched to their template's 500 ppi; without, the ground is
     blank. Minutiae are drawn as circles (endings) and squares (bifurcations) with a stroke along the ridge;
-    those of a pair, and the line between them, in the colour of what the pair contributes to the score, the
-    others by their role in the overlap, which is outlined; lines of pairs that the placement contradicts are
-    dashed. Title and captions may have several lines; `compact` leaves out the legend and rows with nothing
-    to see. Thread-safe. Cost: about 0.5 s.
+    those of a pair, and the line between them, in the colour of the pair's share of the score, the others by
+    their role in the common region, which is outlined; lines of pairs that are no partners there are dashed.
+    Title and captions may have several lines; `compact` leaves out the legend and rows with nothing to see.
+    Thread-safe. Cost: about 0.5 s.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LinearSegmentedColormap
@@ -308,13 +315,13 @@ def picture_of_pair(
         else:
             texts = [
                 (marks, _QUIET),
-                ("in both prints", ROLE_COLOURS[Role.AGREES]),
-                ("in one only", ROLE_COLOURS[Role.ALONE]),
-                ("outside the overlap, or unsure", ROLE_COLOURS[Role.ASIDE]),
-                ("overlap", OVERLAP_COLOUR),
+                ("has a partner", ROLE_COLOURS[Role.PARTNER]),
+                ("has none", ROLE_COLOURS[Role.ALONE]),
+                ("outside, or unsure", ROLE_COLOURS[Role.ASIDE]),
+                ("common region", OVERLAP_COLOUR),
             ]
             if not common.agreeing.all():
-                texts.append(("dashed: off the placement", _QUIET))
+                texts.append(("dashed: no partners", _QUIET))
         at = 5.2
         for text, colour in texts:
             figure.text(at / 15, 0.42 / figure_height, text, size=11, color=colour)
@@ -403,7 +410,7 @@ def _draw_scale(axes: "Axes", colours: "Colormap") -> None:
         [0, STRONG_PAIR / 2, STRONG_PAIR], ["0", f"{STRONG_PAIR / 2:g}", f"{STRONG_PAIR:g} or more"]
     )
     axes.tick_params(length=2, labelsize=10, labelcolor=_QUIET, color=_QUIET)
-    axes.set_title("contribution of a pair to the score", size=11, color=_QUIET, loc="left", pad=4)
+    axes.set_title("a pair's share of the score", size=11, color=_QUIET, loc="left", pad=4)
     axes.spines[:].set_visible(False)
 
 
@@ -416,8 +423,7 @@ def draw(explanation: Explanation, names: tuple[str, str]) -> NDArray[np.uint8]:
     ]
     headline, _, rest = explanation.verdict.partition(": ")
     title = [f"{headline[0].upper()}{headline[1:]}", f"{rest[0].upper()}{rest[1:]}"]
-    if explanation.comparison is not None:
-        title += [f"{line[0].upper()}{line[1:]}" for line in about_overlap(explanation.overlap)]
+    title += [f"{line[0].upper()}{line[1:]}" for line in about_score(explanation)]
     return picture_of_pair(
         a.image,
         b.image,

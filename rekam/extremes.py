@@ -20,20 +20,22 @@ from rekam.prints import Compared, all_pairs, read_print
 class Limits:
     """From where on a fact is named as what probably decided a pair: rules of thumb for people's eyes.
 
-    `agreeing`: share of the score whose pairs must agree on a placement for the placement to be believed.
+    Nine of ten genuine pairs of the development prints are on the good side of each.
+
+    `agreeing`: share of the score whose pairs must be partners for the common region to be believed.
     """
 
-    small_area: float = 60.0  # square millimetres
-    small_share: float = 0.4
+    small_area: float = 45.0  # square millimetres
+    small_share: float = 0.5
     few_minutiae: int = 12
     thin_template: int = 24  # minutiae
     poor_quality: int = 50
     good_quality: int = 70
-    mated: float = 0.5  # of the minutiae in the overlap
-    stretch: float = 5.0  # pixels
+    partnered: float = 0.7  # of the minutiae in the common region
+    stretch: float = 7.5  # pixels
     turn: float = np.pi / 4
     agreeing: float = 0.5
-    same_finger: int = 12  # minutiae that agree
+    same_finger: int = 12  # partners
 
 
 LIMITS = Limits()
@@ -96,24 +98,27 @@ def _genuine_causes(explanation: Explanation) -> list[str]:
     common = explanation.overlap
     poor = _poor_prints(explanation)
     if common is None or not _placed(explanation, common):
-        found = ["The pairs agree on no placement: wrong minutiae were paired, or there is little in common."]
+        found = [
+            "The pairs that carry the support do not come to lie upon one another: "
+            "wrong minutiae were paired, or there is little in common."
+        ]
         if all(one.quality >= LIMITS.good_quality for one in explanation.prints):
             found.append("Both prints are good all the same: check that they show one finger.")
         return found + poor
     found = []
-    in_a, in_b, mated = _in_overlap(common)
+    in_a, in_b, partners = _in_common(common)
     if common.area < LIMITS.small_area or common.share < LIMITS.small_share:
-        found.append(f"Small overlap: {common.area:.0f} mm², {common.share:.0%} of the smaller print.")
+        found.append(f"Small common region: {common.area:.0f} mm², {common.share:.0%} of the smaller print.")
     if min(in_a, in_b) < LIMITS.few_minutiae:
-        found.append(f"Few minutiae in the overlap: {in_a} of A, {in_b} of B.")
+        found.append(f"Few minutiae in the common region: {in_a} of A, {in_b} of B.")
     found += poor
-    if mated < LIMITS.mated * max(in_a, in_b):
+    if partners < LIMITS.partnered * max(in_a, in_b):
         found.append(
-            f"Only {mated} minutiae of {in_a} of A and {in_b} of B in the overlap are mates: "
-            "minutiae were missed or are false, or the placement is wrong."
+            f"Only {partners} minutiae of {in_a} of A and {in_b} of B in the common region have a partner: "
+            "minutiae were missed or are false, or the prints were laid upon one another wrongly."
         )
     if common.stretch > LIMITS.stretch:
-        found.append(f"Stretched skin: pairs lie {common.stretch:.1f} pixels off a rigid placement.")
+        found.append(f"Stretched skin: partners lie {common.stretch:.1f} pixels apart.")
     if abs(common.turn) > LIMITS.turn:
         found.append(f"Turned by {abs(np.degrees(common.turn)):.0f}° against each other.")
     return found or ["Nothing stands out: a little of everything."]
@@ -123,11 +128,13 @@ def _impostor_causes(explanation: Explanation) -> list[str]:
     common = explanation.overlap
     found = []
     if common is not None and _placed(explanation, common):
-        in_a, in_b, mated = _in_overlap(common)
-        if mated >= LIMITS.same_finger and mated >= LIMITS.mated * max(in_a, in_b):
+        in_a, in_b, partners = _in_common(common)
+        if partners >= LIMITS.same_finger and partners >= LIMITS.partnered * max(in_a, in_b):
             found.append("So much agrees that it may be one finger under two names: check the names.")
         where = "ridges flow alike" if common.area >= LIMITS.small_area else "within a small area"
-        found.append(f"{mated} minutiae agree on one placement, of {in_a} and {in_b} there: {where}.")
+        found.append(
+            f"{partners} minutiae of {in_a} and {in_b} in the common region have a partner: {where}."
+        )
     counts = [0 if one.template is None else len(one.template) for one in explanation.prints]
     if min(counts) < LIMITS.thin_template:
         found.append(f"Few minutiae, {counts[0]} and {counts[1]}: chance agreement weighs more.")
@@ -136,7 +143,7 @@ def _impostor_causes(explanation: Explanation) -> list[str]:
 
 
 def _placed(explanation: Explanation, common: Overlap) -> bool:
-    """Whether most of the score rests on pairs that agree on one placement."""
+    """Whether most of the score rests on pairs that are partners too."""
     comparison = explanation.comparison
     if comparison is None:
         return False
@@ -144,10 +151,10 @@ def _placed(explanation: Explanation, common: Overlap) -> bool:
     return bool(agreeing >= LIMITS.agreeing * comparison.contributions.sum())
 
 
-def _in_overlap(common: Overlap) -> tuple[int, int, int]:
-    """Reliable minutiae of A and of B in the overlap, and how many of them the other print has too."""
+def _in_common(common: Overlap) -> tuple[int, int, int]:
+    """Minutiae of A and of B in the common region, and how many are partners."""
     in_a, in_b = (int((roles != Role.ASIDE).sum()) for roles in (common.roles_a, common.roles_b))
-    return in_a, in_b, int(common.agreeing.sum() + (common.roles_a == Role.AGREES).sum())
+    return in_a, in_b, int((common.roles_a == Role.PARTNER).sum())
 
 
 def _poor_prints(explanation: Explanation) -> list[str]:

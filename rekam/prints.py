@@ -337,7 +337,7 @@ def compare_set(
     """Extract every impression of a set and compare every two.
 
     Raises `EvaluationError` for unreadable files or an unknown resolution, `CaptureError` where the network
-    is missing. Cost, a core: about 0.4 s an impression, 0.1 ms a pair.
+    is missing. Cost, a core: about 0.2 s an impression, fast 0.04 s, and 0.05 ms a pair.
     """
     # 1. Templates.
     paths = [impression.path for impression in prints.impressions]

@@ -41,7 +41,7 @@ from rekam.explain import (
     OVERLAP_COLOUR,
     ROLE_COLOURS,
     STRONG_PAIR,
-    about_overlap,
+    about_score,
     odds,
     picture_of_pair,
     rate,
@@ -438,19 +438,20 @@ def _quality(compared: Sequence[Compared]) -> list[str]:
 def _legend() -> str:
     gradient = f"background: linear-gradient(90deg, {', '.join(CONTRIBUTION_COLOURS)})"
     roles = (
-        (ROLE_COLOURS[Role.AGREES], "in both prints"),
-        (ROLE_COLOURS[Role.ALONE], "in one only"),
-        (ROLE_COLOURS[Role.ASIDE], "outside the overlap, or unsure"),
-        (OVERLAP_COLOUR, "overlap"),
+        (ROLE_COLOURS[Role.PARTNER], "has a partner"),
+        (ROLE_COLOURS[Role.ALONE], "has none"),
+        (ROLE_COLOURS[Role.ASIDE], "outside, or unsure"),
+        (OVERLAP_COLOUR, "common region"),
     )
     marks = "".join(f'<span><i style="background: {colour}"></i>{text}</span>' for colour, text in roles)
     return (
-        '<p class="legend"><span>contribution of a pair to the score: 0 '
+        '<p class="legend"><span>a pair\'s share of the score: 0 '
         f'<i class="scale" style="{gradient}"></i> {STRONG_PAIR:g} or more</span>{marks}'
         "<span>○ ending</span><span>□ bifurcation</span>"
-        "<span>dashed: a pair the placement contradicts</span></p>"
-        "<p>The overlap is where the pairs place one print on the other. What probably decided a pair is "
-        "told by rules of thumb; the picture has the last word.</p>"
+        "<span>dashed: a pair that is no partners</span></p>"
+        "<p>Joined pairs carry the support. They lay one print upon the other; minutiae that then lie "
+        "together are partners, within the region that the minutiae of both cover. What probably decided a "
+        "pair is told by rules of thumb; the picture has the last word.</p>"
     )
 
 
@@ -467,7 +468,7 @@ def _card(one: Extreme, number: int, pooled: Rates) -> str:
         for label, side in (("A", a), ("B", b))
         for minutiae in [f"{0 if side.template is None else len(side.template)} minutiae"]
     ]
-    facts += [_sentence(line) for line in about_overlap(common)]
+    facts += [_sentence(line) for line in about_score(explanation)]
     facts.append(f"{_sentence(odds(explanation.llr))}; {rate(explanation.fmr)}")
     probable = escape(" ".join(causes(explanation, genuine=one.genuine)))
     first, second = (escape(name) for name in one.names)
