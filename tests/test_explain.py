@@ -141,7 +141,9 @@ def test_the_overlap_is_outlined_and_minutiae_wear_their_role() -> None:
     picture = picture_of_pair(None, None, a, b, explanation.comparison, common=explanation.overlap)
     plain = picture_of_pair(None, None, a, b, explanation.comparison)
     assert count(picture, rgb(OVERLAP_COLOUR)) > 300 > count(plain, rgb(OVERLAP_COLOUR))
-    assert count(picture, rgb(ROLE_COLOURS[Role.AGREES])) > 20 * count(plain, rgb(ROLE_COLOURS[Role.AGREES]))
+    assert count(picture, rgb(ROLE_COLOURS[Role.PARTNER])) > 20 * count(
+        plain, rgb(ROLE_COLOURS[Role.PARTNER])
+    )
     compact = picture_of_pair(
         None, None, a, b, explanation.comparison, common=explanation.overlap, compact=True
     )
@@ -149,9 +151,38 @@ def test_the_overlap_is_outlined_and_minutiae_wear_their_role() -> None:
     # the one minutia that B lacks is the only blue one, and named in words
     assert 0 < count(compact, BLUE) < 0.1 * count(plain, BLUE)
     lines = words(explanation, ("a", "b"))
-    (at,) = [i for i, line in enumerate(lines) if line == "minutiae of A that the other print lacks (1):"]
+    (at,) = [i for i, line in enumerate(lines) if line == "minutiae of A without partner (1):"]
     assert f"A ({a.x[lacking]:.0f}, {a.y[lacking]:.0f})" in lines[at + 1]
-    assert any("B not turned; 12 of 12 pairs agree, 0.0 pixels off" in line for line in lines)
+    assert any("B not turned; partners 0.0 pixels apart" in line for line in lines)
+    # support and overlap make up the score
+    comparison = explanation.comparison
+    assert f"support gives {comparison.by_support:.3f}: 12 pairs" in lines[3]
+    assert f"overlap gives {comparison.score - comparison.by_support:.3f}: " in lines[4]
+    assert f"{len(comparison.partners)} minutiae have a partner, 1 of A and 0 of B have none" in lines[4]
+    assert lines[6] == "pairs that carry the support (12), and their shares of the score:"
+
+
+def test_strangers_are_laid_upon_one_another_only_with_support() -> None:
+    explanation = explain_prints(drawn_template(1), drawn_template(2))
+    assert explanation.overlap is None
+    lines = words(explanation, ("a", "b"))
+    assert "overlap gives nothing: too little support to lay one print upon the other" in lines
+    assert not any("no partners" in line or "without partner" in line for line in lines)
+
+
+def test_pairs_that_are_no_partners_are_dashed_and_named() -> None:
+    a = drawn_template(1)
+    explanation = explain_prints(a, a)
+    assert explanation.overlap is not None
+    agreeing = explanation.overlap.agreeing.copy()
+    agreeing[0] = False
+    off = replace(explanation, overlap=replace(explanation.overlap, agreeing=agreeing))
+    assert sum(line.endswith("no partners") for line in words(off, ("a", "a"))) == 2
+    whole, dashed = (
+        picture_of_pair(None, None, a, a, one.comparison, common=one.overlap, compact=True)
+        for one in (explanation, off)
+    )
+    assert 0 < np.mean(whole != dashed) < 0.02
 
 
 def test_two_templates_are_explained_without_images(tmp_path: Path) -> None:
@@ -196,7 +227,7 @@ def test_two_prints_of_one_finger(development_data: Path, tmp_path: Path) -> Non
     assert lines[:-1] == words(explanation, ("105_1.png", "105_3.png"))
     assert explanation.comparison is not None
     assert f"score {explanation.comparison.score:.4f}" in lines[0]
-    assert any(line.startswith("overlap: ") for line in lines)
+    assert any(line.startswith("overlap gives ") for line in lines)
     shares = [float(line.split()[0]) for line in lines if line.startswith("  0.")]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(explanation.comparison.score, abs=1e-3)

@@ -230,8 +230,8 @@ def test_causes_say_what_is_wrong() -> None:
     corner = (whole.x < 130) & (whole.y < 170)
     part = replace(whole, **{name: getattr(whole, name)[corner] for name in columns})
     small = causes(explain_seen(seen(whole), seen(part, 20)), genuine=True)
-    assert any(cause.startswith("Small overlap") for cause in small)
-    assert any(cause.startswith("Few minutiae in the overlap") for cause in small)
+    assert any(cause.startswith("Small common region") for cause in small)
+    assert any(cause.startswith("Few minutiae in the common region") for cause in small)
     assert any(cause.startswith("Print B is poor, quality 20") for cause in small)
     turned = causes(explain_seen(seen(whole), seen(moved_template(whole, 1.2, 0, 0))), genuine=True)
     assert turned == ["Turned by 69° against each other."]
