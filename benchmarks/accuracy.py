@@ -3,13 +3,15 @@
     python -m benchmarks.accuracy
 
 is `rekam evaluate fingerprint` over the four sets of FVC2002 (EER, FVC protocol) and over CrossMatch (81,600
-impostor pairs), with a record of machine, commit and parameters. Prints are found through REKAM_DATA.
+impostor pairs), with both extractors, and a record of machine, commit and parameters. Prints are found through
+REKAM_DATA.
 """
 
 import json
 import os
 import time
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +20,8 @@ from rich.console import Console
 
 from benchmarks.provenance import ROOT, provenance
 from capture.fingerprint import extract
-from matching.fingerprint import comparison, cylinders
+from capture.fingerprint.template import ExtractorChoice
+from matching.fingerprint import comparison, cylinders, overlap
 from rekam.evaluate import REPLICATES, SEED, draw_det, plain, report, tables
 from rekam.prints import compare_set, print_sets
 
@@ -47,18 +50,23 @@ def main(
     results.mkdir(exist_ok=True)
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
-    for name, folders in SETS.items():
+    for extractor, (name, folders) in product(ExtractorChoice, SETS.items()):
         started = time.monotonic()
         sets = print_sets([prints / folder for folder in folders], list(folders.values()))
-        compared = [compare_set(one, workers=workers, cache_folder=cache, console=console) for one in sets]
+        compared = [
+            compare_set(one, workers=workers, cache_folder=cache, console=console, extractor=extractor)
+            for one in sets
+        ]
         result = report(compared)
         record = {
             "command": "python -m benchmarks.accuracy",
             **provenance(),
             "parameters": {
-                "extractor": repr(extract.Params()),
+                "extractor": extractor,
+                "extraction": repr(extract.Params()),
                 "cylinders": repr(cylinders.PARAMS),
                 "comparison": repr(comparison.PARAMS),
+                "overlap": repr(overlap.PARAMS),
                 "comparison_version": comparison.COMPARISON_VERSION,
                 "bootstrap": {"by": "finger", "confidence": 0.95, "replicates": REPLICATES, "seed": SEED},
                 "workers": workers,
@@ -69,8 +77,10 @@ def main(
             "seconds": round(time.monotonic() - started),
             **asdict(result),
         }
-        (results / f"{name}.json").write_text(json.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
-        draw_det(results / f"{name}.png", compared)
+        written = name if extractor is ExtractorChoice.ACCURATE else f"{name}_{extractor}"
+        (results / f"{written}.json").write_text(json.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
+        draw_det(results / f"{written}.png", compared)
+        console.print(f"{name}, extractor {extractor}")
         for table in tables(result):
             Console(width=max(100, Console().width)).print(table)
 
