@@ -154,7 +154,7 @@ def words(explanation: Explanation, names: tuple[str, str]) -> list[str]:
         )
         off = explanation.overlap is not None and not explanation.overlap.agreeing[k]
         lines.append(
-            f"  {comparison.contributions[k]:.4f}  A {at_a}  B {at_b}{'  no partners' if off else ''}"
+            f"  {comparison.contributions[k]:.4f}  A {at_a}  B {at_b}{'  lies apart' if off else ''}"
         )
     common = explanation.overlap
     if common is not None:
@@ -206,7 +206,7 @@ def about_score(explanation: Explanation) -> list[str]:
         f"{in_a[Role.PARTNER]} minutiae have a partner, {in_a[Role.ALONE]} of A and {in_b[Role.ALONE]} of B "
         "have none",
         f"common region: {common.area:.0f} mm², {common.share:.0%} of the smaller print; {turn}; partners "
-        f"{common.stretch:.1f} pixels apart" + (f"; {off} of the pairs are no partners" if off else ""),
+        f"{common.stretch:.1f} pixels apart" + (f"; {off} of the pairs {'lies' if off == 1 else 'lie'} further apart" if off else ""),
     ]
 
 
@@ -227,7 +227,7 @@ def picture_of_pair(
     Images are `(H, W) uint8` of any resolution, stretched to their template's 500 ppi; without, the ground is
     blank. Minutiae are drawn as circles (endings) and squares (bifurcations) with a stroke along the ridge;
     those of a pair, and the line between them, in the colour of the pair's share of the score, the others by
-    their role in the common region, which is outlined; lines of pairs that are no partners there are dashed.
+    their role in the common region, which is outlined; lines of pairs that lie apart there are dashed.
     Title and captions may have several lines; `compact` leaves out the legend and rows with nothing to see.
     Thread-safe. Cost: about 0.5 s.
     """
@@ -294,7 +294,7 @@ def picture_of_pair(
         if template is not None:
             for m in np.setdiff1d(np.arange(len(template)), counted):
                 role = Role.ALONE if roles is None else Role(roles[m])
-                _draw_minutia(axes, template, int(m), shift, ROLE_COLOURS[role], 1.2)
+                _draw_minutia(axes, template, int(m), shift, ROLE_COLOURS[role], 1.6)
 
     # 4. Words.
     headline, _, rest = title.partition("\n")
@@ -321,7 +321,7 @@ def picture_of_pair(
                 ("common region", OVERLAP_COLOUR),
             ]
             if not common.agreeing.all():
-                texts.append(("dashed: no partners", _QUIET))
+                texts.append(("dashed: lies apart", _QUIET))
         at = 5.2
         for text, colour in texts:
             figure.text(at / 15, 0.42 / figure_height, text, size=11, color=colour)

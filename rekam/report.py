@@ -366,7 +366,10 @@ def _det(compared: Sequence[Compared]) -> str:
     if len(compared) > 1:
         curves.append(Curve("all, pooled", pooled_pairs([one.pairs for one in compared]), _INK, width=2.6))
     draw_curves(figure.add_subplot(), curves)
-    return _plot(figure, "DET curves of every set, all pairs", "medium")
+    return _plot(figure, "DET curves of every set, all pairs", "medium") + (
+        "<p>A curve ends at the left where one impostor pair is all that its sample has; where it shows no "
+        "error, it runs along the frame.</p>"
+    )
 
 
 def _histograms(compared: Sequence[Compared], pooled: Rates) -> str:
@@ -374,6 +377,8 @@ def _histograms(compared: Sequence[Compared], pooled: Rates) -> str:
 
     The dashed line is the threshold of the smallest FMR that the pooled sample supports.
     """
+    from matplotlib.ticker import FuncFormatter
+
     thresholds = [(at.threshold, at.fmr) for at in pooled.fnmr_at_fmr if at.threshold is not None]
     columns = min(2, len(compared))
     rows = math.ceil(len(compared) / columns)
@@ -396,6 +401,8 @@ def _histograms(compared: Sequence[Compared], pooled: Rates) -> str:
         axes.set(yscale="log", ylim=(smallest / 2, 1), xlim=(0, bins[-1]))
         axes.set_title(one.prints.name, fontsize=10, loc="left", color=_INK)
         axes.grid(color="0.93", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
         axes.legend(fontsize=8, loc="upper right")
         if i % columns == 0:
             axes.set_ylabel("share of pairs", fontsize=9)
@@ -448,7 +455,7 @@ def _legend() -> str:
         '<p class="legend"><span>a pair\'s share of the score: 0 '
         f'<i class="scale" style="{gradient}"></i> {STRONG_PAIR:g} or more</span>{marks}'
         "<span>○ ending</span><span>□ bifurcation</span>"
-        "<span>dashed: a pair that is no partners</span></p>"
+        "<span>dashed: a pair that lies apart</span></p>"
         "<p>Joined pairs carry the support. They lay one print upon the other; minutiae that then lie "
         "together are partners, within the region that the minutiae of both cover. What probably decided a "
         "pair is told by rules of thumb; the picture has the last word.</p>"

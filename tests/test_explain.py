@@ -167,17 +167,19 @@ def test_strangers_are_laid_upon_one_another_only_with_support() -> None:
     assert explanation.overlap is None
     lines = words(explanation, ("a", "b"))
     assert "overlap gives nothing: too little support to lay one print upon the other" in lines
-    assert not any("no partners" in line or "without partner" in line for line in lines)
+    assert not any("apart" in line or "without partner" in line for line in lines)
 
 
-def test_pairs_that_are_no_partners_are_dashed_and_named() -> None:
+def test_pairs_that_lie_apart_are_dashed_and_named() -> None:
     a = drawn_template(1)
     explanation = explain_prints(a, a)
     assert explanation.overlap is not None
     agreeing = explanation.overlap.agreeing.copy()
     agreeing[0] = False
     off = replace(explanation, overlap=replace(explanation.overlap, agreeing=agreeing))
-    assert sum(line.endswith("no partners") for line in words(off, ("a", "a"))) == 2
+    lines = words(off, ("a", "a"))
+    assert sum(line.endswith("  lies apart") for line in lines) == 1
+    assert any(line.endswith("; 1 of the pairs lies further apart") for line in lines)
     whole, dashed = (
         picture_of_pair(None, None, a, a, one.comparison, common=one.overlap, compact=True)
         for one in (explanation, off)
