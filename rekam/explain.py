@@ -206,7 +206,8 @@ def about_score(explanation: Explanation) -> list[str]:
         f"{in_a[Role.PARTNER]} minutiae have a partner, {in_a[Role.ALONE]} of A and {in_b[Role.ALONE]} of B "
         "have none",
         f"common region: {common.area:.0f} mm², {common.share:.0%} of the smaller print; {turn}; partners "
-        f"{common.stretch:.1f} pixels apart" + (f"; {off} of the pairs {'lies' if off == 1 else 'lie'} further apart" if off else ""),
+        f"{common.stretch:.1f} pixels apart"
+        + (f"; {off} of the pairs {'lies' if off == 1 else 'lie'} further apart" if off else ""),
     ]
 
 
