@@ -2,7 +2,11 @@
 
 One finger: comparison scores of every two impressions. Two fingers: log10 likelihood ratios of two fingers
 of one person, summed as `matching.encounter` sums them. The sets of prints do not always say which fingers
-are one person's, so any two fingers of a set stand for a person's two.
+are one person's, so any two fingers of a set stand for a person's two, real or synthetic.
+
+A sum of likelihood ratios has no zero that a tolerance could be taken of, and rises a decade in a fiftieth
+of the scores' range. Its quantile is therefore also told as a score: the one that both fingers would have
+to reach for this sum. That is held to the tolerance of one finger's scores; the sum itself is shown.
 """
 
 from collections.abc import Sequence
@@ -16,6 +20,7 @@ from rich.table import Table
 from capture.fingerprint.template import FingerprintTemplate
 from matching.error_rates import Pairs, operating_points, resampled_fingers, resampled_points
 from matching.fingerprint.calibration import FMR_1E3, Calibration
+from matching.fingerprint.cylinders import cylinders
 from rekam.prints import Compared, all_pairs
 
 QUANTILE = 0.999
@@ -85,21 +90,41 @@ def classes(genuine: Floats, impostor: Floats) -> Pairs:
     return Pairs(np.concatenate([genuine, impostor]), is_genuine, finger, finger + ~is_genuine)
 
 
-def log_likelihood_ratios(scores: Floats) -> Floats:
-    """Log10 likelihood ratio of each score; a failure says as little as the lowest score."""
+def log_likelihood_ratios(scores: Floats, fewer: NDArray[np.int64]) -> Floats:
+    """Log10 likelihood ratio of each score; a failure says as little as the lowest score.
+
+    `fewer`: cylinders of the finger that has fewer, a pair.
+    """
     calibration = Calibration.load()
-    return np.array([calibration.llr(float(score)) for score in np.maximum(scores, 0)])
+    return np.array(
+        [
+            calibration.llr(score, n)
+            for score, n in zip(np.maximum(scores, 0).tolist(), fewer.tolist(), strict=True)
+        ]
+    )
+
+
+def evenly_reached(sums: Floats) -> Floats:
+    """The score that two fingers of typical detail would both have to reach for each sum."""
+    calibration = Calibration.load()
+    return np.interp(sums / 2, calibration.llrs, calibration.llr_scores)
 
 
 def _shifted(pairs: Pairs, by: int) -> Pairs:
     return Pairs(pairs.score.copy(), pairs.genuine.copy(), pairs.finger_a + by, pairs.finger_b + by)
 
 
+def _cylinders(template: bytes | None) -> int:
+    return 0 if template is None else len(cylinders(FingerprintTemplate.from_bytes(template)))
+
+
 def _two_fingers(one: Compared) -> Pairs:
     """Sums over two fingers: all genuine ones, impostors as drawn; impression n goes with impression n."""
     n = len(one.extracted)
     llr = np.zeros((n, n))
-    llr[all_pairs(n)] = log_likelihood_ratios(one.pairs.score)
+    detail = np.array([_cylinders(extracted.template) for extracted in one.extracted])
+    first, second = all_pairs(n)
+    llr[first, second] = log_likelihood_ratios(one.pairs.score, np.minimum(detail[first], detail[second]))
     llr += llr.T
     names = np.array([impression.finger for impression in one.prints.impressions])
     rows = [np.flatnonzero(names == name) for name in dict.fromkeys(names)]
@@ -109,23 +134,30 @@ def _two_fingers(one: Compared) -> Pairs:
         for i, j in combinations(range(min(len(a), len(b))), 2)
     ]
     rng = np.random.default_rng(SEED)
-    impostor = np.empty(TWO_FINGERS)
-    for k in range(TWO_FINGERS):
-        a, b, c, d = (rows[finger] for finger in rng.choice(len(rows), 4, replace=False))
-        i, j = rng.integers(min(map(len, (a, b)))), rng.integers(min(map(len, (c, d))))
-        impostor[k] = llr[a[i], c[j]] + llr[b[i], d[j]]
+    chosen = four_fingers(rng, len(rows), TWO_FINGERS)
+    counts = np.array([len(own) for own in rows])[chosen]
+    starts = np.array([own[0] for own in rows])[chosen]
+    both = np.minimum(counts[:, ::2], counts[:, 1::2])
+    n1, n2 = (rng.random((TWO_FINGERS, 2)) * both).astype(np.int64).T
+    impostor = llr[starts[:, 0] + n1, starts[:, 2] + n2] + llr[starts[:, 1] + n1, starts[:, 3] + n2]
     return classes(np.array(genuine), impostor)
+
+
+def four_fingers(rng: np.random.Generator, fingers: int, count: int) -> NDArray[np.int64]:
+    """Draw four different fingers `(count, 4)`, eight or more to choose from: two strangers' two each."""
+    drawn = np.sort(rng.integers(fingers, size=(6 * count, 4)), axis=1)
+    different = drawn[(np.diff(drawn, axis=1) > 0).all(axis=1)][:count]
+    return rng.permuted(different, axis=1)
 
 
 def rows(real: Likeness, synthetic: Likeness) -> list[Row]:
     """Figures of both; FNMR in per cent."""
-    least = 2 * Calibration.load().llr(0.0)
     found = []
-    for name, a, b, base in (
-        ("one finger", real.one, synthetic.one, 0.0),
-        ("two fingers", real.two, synthetic.two, least),
+    for name, a, b, as_score in (
+        ("one finger", real.one, synthetic.one, None),
+        ("two fingers", real.two, synthetic.two, evenly_reached),
     ):
-        bounds = _intervals(a) if base == 0 else None
+        bounds = _intervals(a) if as_score is None else None
         pairs = int(a.genuine.sum())
         wanted, made = _fnmr(a), _fnmr(b)
         # Where no real pair is lost, one might just as well be: so are half as many again.
@@ -134,13 +166,13 @@ def rows(real: Likeness, synthetic: Likeness) -> list[Row]:
         found.append(
             Row(f"{name}: FNMR % at FMR 1e-3", 100 * wanted, *_per_cent(bounds, 0), 100 * made, bool(met))
         )
-        wanted, made = (float(np.quantile(p.score[~p.genuine], QUANTILE)) for p in (a, b))
-        ratio = (made - base) / (wanted - base)
-        title = "impostor 99.9 %" if base == 0 else "impostor 99.9 %, LLR above the least"
+        ends = [float(np.quantile(p.score[~p.genuine], QUANTILE)) for p in (a, b)]
+        if as_score is not None:
+            found.append(Row(f"{name}: impostor 99.9 %, LLR", ends[0], None, None, ends[1], None))
+            ends = as_score(np.array(ends)).tolist()
         low, high = (None, None) if bounds is None else (float(bounds[1][0]), float(bounds[1][1]))
-        found.append(
-            Row(f"{name}: {title}", wanted - base, low, high, made - base, abs(ratio - 1) <= TOLERANCE)
-        )
+        close = abs(ends[1] / ends[0] - 1) <= TOLERANCE
+        found.append(Row(f"{name}: impostor 99.9 %, score", ends[0], low, high, ends[1], close))
     one = real.one, synthetic.one
     found += [
         _quantile("impostor", at, *(pairs.score[~pairs.genuine] for pairs in one)) for at in (0.5, 0.99)
@@ -223,7 +255,7 @@ def table(title: str, found: Sequence[Row]) -> Table:
             f"{row.real:.{digits}f}",
             "" if row.low is None else f"{row.low:.{digits}f} to {row.high:.{digits}f}",
             f"{row.synthetic:.{digits}f}",
-            f"{row.synthetic / row.real:.2f}" if row.real else "",
+            f"{row.synthetic / row.real:.2f}" if row.real > 0 else "",
             "" if row.met is None else "yes" if row.met else "NO",
         )
     return shown

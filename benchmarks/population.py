@@ -71,7 +71,7 @@ class Params:
     central: float = 0.5  # more of them towards the middle
     lean: float = 0.0035  # divergence that points the minutiae of a right hand to the left, a pixel
     facing: float = 0.09  # share of minutiae with another one facing them across a gap
-    poor: float = 0.04  # share of fingers that give few minutiae
+    poor: float = 0.02  # share of fingers that give few minutiae
     fewest: int = 8
     drift: float = 0.0005  # divergence of the ridge spacing's own wandering, a pixel
     ripple: float = 0.04  # smooth wandering of the flow
@@ -97,7 +97,7 @@ class Noise:
     stretch: float = 4.6
     jitter: float = 1.05
     direction: float = 0.055
-    severity: float = 0.52  # spread of the logarithm of the three above
+    severity: float = 0.50  # spread of the logarithm of the three above
     missed: float = 0.015
     missed_unsure: float = 0.60
     spurious: float = 0.045

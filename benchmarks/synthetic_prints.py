@@ -13,7 +13,7 @@ writes `PPPFF_n.png` at 500 ppi: person, finger from left little (01) to right l
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import cos, pi, sin
+from math import cos, exp, pi, sin
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +38,14 @@ _SLIM = (
 _NAIL = 330.0  # pixels of that broad finger from the axis to where ridges converge beside the nail
 _BREAKS = 180  # tries of a finger to interrupt a ridge
 _ORIENTATIONS = 64  # kernels over half a turn
-_GROWTH_STEPS = 8  # at half resolution; more steps leave fewer minutiae
+_GROWTH_STEPS = 10  # at half resolution; more steps leave fewer minutiae
+_VALLEY = 0.6  # how much of a valley there is where ridges fail to meet: more makes more endings
+# how fingers differ, or two of one pattern would be too much alike: standard deviations
+_GROWTH_SPREAD = 0.3  # of the logarithm of the steps
+_SLIM_SPREAD = 0.07  # relative
+_NAIL_SPREAD = 0.09  # relative
+_LEAN, _WANDER, _FINE = 0.15, 0.09, 0.05  # of the ridges' direction over 110, 40 and 16 pixels, radians
+_IRREGULARITY_SPREAD = 0.5  # of the logarithm of the last two
 
 
 class Pattern(StrEnum):
@@ -259,7 +266,8 @@ def _orientation(pattern: Pattern, rng: np.random.Generator) -> Field:
     zeros are deltas, each with its mirror image below the joint, where ridges run level.
     """
     rows, columns = np.mgrid[: FINGER_SHAPE[0], : FINGER_SHAPE[1]]
-    z = _SLIM * (columns - FINGER_SHAPE[1] / 2) + 1j * (FINGER_SHAPE[0] - _JOINT - rows)
+    slim = _SLIM * rng.normal(1, _SLIM_SPREAD)
+    z = slim * (columns - FINGER_SHAPE[1] / 2) + 1j * (FINGER_SHAPE[0] - _JOINT - rows)
     core = rng.normal(0, 8) + 1j * rng.normal(275, 16)
     cores: list[complex] = []
     deltas: list[complex] = []
@@ -267,22 +275,25 @@ def _orientation(pattern: Pattern, rng: np.random.Generator) -> Field:
         cores, deltas = [core - 25j], [core + rng.normal(0, 5) - 1j * rng.uniform(75, 110)]
     elif pattern in (Pattern.LEFT_LOOP, Pattern.RIGHT_LOOP):
         side = 1 if pattern is Pattern.LEFT_LOOP else -1
-        cores, deltas = [core], [core + side * rng.uniform(95, 160) - 1j * rng.uniform(95, 150)]
+        cores, deltas = [core], [core + side * rng.uniform(60, 200) - 1j * rng.uniform(70, 200)]
     elif pattern in (Pattern.WHORL, Pattern.DOUBLE_LOOP):
         gap = rng.uniform(14, 42) if pattern is Pattern.WHORL else rng.uniform(55, 80)
         lean = rng.normal(0, 0.35) + (0 if pattern is Pattern.WHORL else rng.choice([-0.9, 0.9]))
         half = 0.5j * gap * np.exp(1j * lean)
         cores = [core + half, core - half]
         deltas = [core + side * rng.uniform(135, 195) - 1j * rng.uniform(95, 150) for side in (-1, 1)]
-    nail = _NAIL * rng.normal(1, 0.04)
+    nail = _NAIL * rng.normal(1, _NAIL_SPREAD)
     twice = _twice_orientation(z, nail, cores, deltas)
+    cap, reach = rng.uniform(0.1, 0.9), rng.uniform(45, 100)
     for core in cores:  # round each core: ridges turn faster over its cap and leave it side by side
         others = [c for c in cores if c != core]
         legs = _twice_orientation(np.array(core), nail, others, deltas) + pi / 2
-        nearby = np.exp(-((np.abs(z - core) / 70) ** 2))
-        twice -= 0.6 * nearby * np.sin(np.angle(z - core) - legs)
-    slope = np.arctan2(_SLIM * np.sin(twice / 2), np.cos(twice / 2))
-    wander = 0.07 * _smooth_noise(FINGER_SHAPE, 40, rng)
+        nearby = np.exp(-((np.abs(z - core) / reach) ** 2))
+        twice -= cap * nearby * np.sin(np.angle(z - core) - legs)
+    slope = np.arctan2(slim * np.sin(twice / 2), np.cos(twice / 2))
+    irregular = exp(_IRREGULARITY_SPREAD * rng.standard_normal())
+    wander = _WANDER * _smooth_noise(FINGER_SHAPE, 40, rng) + _FINE * _smooth_noise(FINGER_SHAPE, 16, rng)
+    wander = irregular * wander + _LEAN * _smooth_noise(FINGER_SHAPE, 110, rng)
     return np.asarray(slope + wander, np.float32)
 
 
@@ -308,14 +319,19 @@ def _grow(orientation: Field, period: Field, rng: np.random.Generator) -> Field:
     """Ridges out of noise: many steps at half resolution, where it is cheap, and two at full resolution."""
     height, width = orientation.shape
     field = rng.standard_normal((height // 2, width // 2), dtype=np.float32)
-    for scale, steps in ((2, _GROWTH_STEPS), (1, 2)):
+    grown = max(2, round(_GROWTH_STEPS * exp(_GROWTH_SPREAD * rng.standard_normal())))
+    for scale, steps in ((2, grown), (1, 2)):
         field = _resized(field, (height // scale, width // scale))
         bank, which = _gabor_bank(orientation[::scale, ::scale], period[::scale, ::scale] / np.float32(scale))
         radius = bank.shape[1] // 2
         for _ in range(steps):
             padded = np.pad(field, radius, mode="reflect")
             field = np.tanh(1.6 * _filter(padded, which, bank))
-    return field / np.float32(np.abs(field).max())
+    field /= np.float32(np.abs(field).max())
+    # where ridges fail to meet, the wave is weak: there is rather a valley, so ridges end more than they join
+    strength = np.sqrt(_blur(field**2, 4.0))
+    missing = np.maximum(1 - strength / np.float32(np.median(strength)), 0)
+    return np.asarray(field - _VALLEY * missing, np.float32)
 
 
 def _gabor_bank(orientation: Field, period: Field) -> tuple[NDArray[np.float32], NDArray[np.int32]]:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.likeness import Likeness, Row, classes, log_likelihood_ratios, rows
+from benchmarks.likeness import Likeness, Row, classes, four_fingers, log_likelihood_ratios, rows
 from benchmarks.population import people
 from capture.sample import FingerPosition
 from matching.error_rates import Pairs
@@ -15,8 +15,10 @@ TEMPLATES = tuple(finger for fingers in people(4, 1, [FingerPosition.RIGHT_INDEX
 
 @pytest.fixture(autouse=True)
 def calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A likelihood ratio that is easily told: from -2 at score 0, one decade a tenth."""
-    line = SimpleNamespace(llr=lambda score: 10 * score - 2)
+    """Easily told: from -2 at score 0, one decade a tenth; less by few cylinders."""
+    line = SimpleNamespace(
+        llr=lambda score, n=30: (10 * score - 2) * min(n, 30) / 30, llrs=(-2, 18), llr_scores=(0, 2)
+    )
     monkeypatch.setattr("benchmarks.likeness.Calibration", SimpleNamespace(load=lambda: line))
 
 
@@ -37,7 +39,7 @@ def sample(seed: int, *, easier: float = 0.0, tail: float = 1.0) -> Likeness:
 
 
 def met(found: list[Row]) -> list[bool | None]:
-    return [row.met for row in found[:4]]
+    return [row.met for row in found[:5] if row.met is not None]
 
 
 def test_a_population_is_like_itself() -> None:
@@ -46,7 +48,7 @@ def test_a_population_is_like_itself() -> None:
     assert found[0].real == pytest.approx(2.0)
     assert found[0].low is not None
     assert found[0].low <= 2.0 <= found[0].high
-    assert all(row.met is None for row in found[4:])
+    assert all(row.met is None for row in found[5:])
     lost = next(row for row in found if row.name == "no template, %")
     assert lost.real == lost.synthetic == pytest.approx(20.0)
 
@@ -61,6 +63,21 @@ def test_a_lighter_tail_is_not() -> None:
     assert found[1].synthetic / found[1].real == pytest.approx(0.8, abs=0.05)
 
 
+def test_a_heavier_tail_of_two_fingers_is_not() -> None:
+    """99.9 % of the sums are below -1, where both fingers reach 0.15; here 0.5 and 0.225."""
+    found = rows(sample(1), sample(2, tail=1.5))
+    assert found[3].real == pytest.approx(-1, abs=0.05)
+    assert (found[4].real, found[4].synthetic) == pytest.approx((0.15, 0.225), abs=0.002)
+    assert found[4].met is False
+
+
+def test_four_fingers_are_four() -> None:
+    drawn = four_fingers(np.random.default_rng(1), 8, 1000)
+    assert drawn.shape == (1000, 4)
+    assert all(len(set(row)) == 4 for row in drawn.tolist())
+    assert np.abs(np.bincount(drawn[:, 0], minlength=8) / 1000 - 1 / 8).max() < 0.05
+
+
 def test_where_no_real_pair_is_lost_one_synthetic_pair_may_be() -> None:
     whole = one_finger(np.full(1000, 0.9), np.linspace(0, 0.2, 2000))
     few, many = whole.score.copy(), whole.score.copy()
@@ -72,5 +89,10 @@ def test_where_no_real_pair_is_lost_one_synthetic_pair_may_be() -> None:
 
 
 def test_a_failure_says_as_little_as_the_lowest_score() -> None:
-    ratios = log_likelihood_ratios(np.array([-np.inf, 0.0]))
+    ratios = log_likelihood_ratios(np.array([-np.inf, 0.0]), np.array([30, 30]))
     assert ratios[0] == ratios[1] == -2
+
+
+def test_few_cylinders_say_less() -> None:
+    ratios = log_likelihood_ratios(np.array([0.4, 0.4]), np.array([30, 15]))
+    assert ratios == pytest.approx([2, 1])
