@@ -12,7 +12,7 @@ the figures are written to `benchmarks/results/calibration.json`.
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from math import log10, sqrt
 from pathlib import Path
@@ -25,9 +25,9 @@ from rich.console import Console
 
 from benchmarks.accuracy import SETS
 from benchmarks.provenance import ROOT, provenance
-from capture.fingerprint.template import Extractor, ExtractorChoice, FingerprintTemplate
+from capture.fingerprint.template import MAX_MINUTIAE, Extractor, ExtractorChoice, FingerprintTemplate
 from matching.error_rates import FAILED, Pairs
-from matching.fingerprint.calibration import FORMAT, Calibration
+from matching.fingerprint.calibration import FORMAT, Calibration, detail_of
 from matching.fingerprint.comparison import COMPARISON_VERSION, similarity
 from matching.fingerprint.cylinders import cylinders
 from rekam.prints import Compared, all_pairs, compare_set, print_sets
@@ -35,40 +35,96 @@ from rekam.prints import Compared, all_pairs, compare_set, print_sets
 OUTPUT = ROOT / "matching" / "fingerprint" / "calibration.json"
 RESULTS = ROOT / "benchmarks" / "results"
 FOLDS = 10
+LIKE_OTHERS = 0.99  # a score below so many of the impostors' is like theirs
+CORRECTIONS = tuple(step / 100 for step in range(11))  # for detail
+BINS = (25,)  # cylinders
+QUALITY_BINS = (50, 70, 85)
 
 Scores = NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Pairs of a set, and of the print that has less: `cylinders` and `quality`, `(n,) int64`."""
+
+    pairs: Pairs
+    cylinders: NDArray[np.int64]
+    quality: NDArray[np.int64]
+
+    def __getitem__(self, chosen: NDArray[np.bool_]) -> "Measured":
+        """Keep the pairs where `chosen` `(n,) bool` is true."""
+        return Measured(self.pairs[chosen], self.cylinders[chosen], self.quality[chosen])
+
+
+def together(sets: Sequence[Measured]) -> Measured:
+    """All pairs of several sets that have a score; fingers keep the numbers they have in their set."""
+    pairs = Pairs(
+        *(
+            np.concatenate([getattr(one.pairs, name) for one in sets])
+            for name in ("score", "genuine", "finger_a", "finger_b")
+        )
+    )
+    cylinders = np.concatenate([one.cylinders for one in sets])
+    quality = np.concatenate([one.quality for one in sets])
+    return Measured(pairs, cylinders, quality)[np.isfinite(pairs.score)]
+
+
 def fitted(
-    sets: Sequence[Pairs],
+    sets: Sequence[Measured],
     extractors: tuple[Extractor, Extractor] = (Extractor.LEADER_1, Extractor.LEADER_1),
+    *,
+    corrections: Sequence[float] = CORRECTIONS,
+    bins: tuple[int, ...] = BINS,
 ) -> Calibration:
-    """Calibrate on the pairs of several sets; pairs without a score (failed extractions) are left out."""
-    genuine = [one.score[one.genuine & np.isfinite(one.score)] for one in sets]
-    impostor = np.concatenate([one.score[~one.genuine & np.isfinite(one.score)] for one in sets])
-    fmr_scores, fmrs = fmr_steps(impostor)
-    llr_scores, llrs = isotonic_llr(np.concatenate(genuine), impostor, lower_cap(genuine, impostor))
+    """Calibrate on the pairs of several sets; pairs without a score (failed extractions) are left out.
+
+    Of the `corrections` for detail the one whose curve costs least is taken.
+    """
+    sample = together(sets)
+    genuine, score = sample.pairs.genuine, sample.pairs.score
+    detail = np.array([detail_of(n) for n in range(MAX_MINUTIAE + 1)])[sample.cylinders]
+    bin_of = np.searchsorted(bins, sample.cylinders, side="right")
+    fits = []
+    for correction in corrections:
+        corrected = score - correction * detail
+        mates, others = corrected[genuine], corrected[~genuine]
+        # 1. What the pairs of each bin support.
+        lost = genuine & (corrected < np.quantile(others, LIKE_OTHERS))
+        bounds = [
+            support(int(lost[here].sum()), int(genuine[here].sum()), int((~genuine)[here].sum()))
+            for here in (bin_of == one for one in range(len(bins) + 1))
+        ]
+        lowest, highest = zip(*bounds, strict=True)
+        # 2. One curve for all.
+        corners = isotonic_llr(mates, others, min(lowest))
+        cost = cllr(np.interp(mates, *corners), np.interp(others, *corners))
+        fits.append((cost, correction, corners, lowest, highest))
+    _, correction, (llr_scores, llrs), lowest, highest = min(fits, key=lambda fit: fit[0])
+    fmr_scores, fmrs = fmr_steps(score[~genuine])
     return Calibration(
         llr_scores=tuple(llr_scores),
         llrs=tuple(llrs),
+        correction=correction,
+        cylinders=bins,
+        lowest=lowest,
+        highest=highest,
         fmr_scores=tuple(fmr_scores),
         fmrs=tuple(fmrs),
-        genuine_pairs=sum(len(one) for one in genuine),
-        impostor_pairs=len(impostor),
+        genuine_pairs=int(genuine.sum()),
+        impostor_pairs=int((~genuine).sum()),
         extractors=extractors,
         comparison_version=COMPARISON_VERSION,
     )
 
 
-def lower_cap(genuine: Sequence[Scores], impostor: Scores) -> float:
-    """What a lost pair is worth at worst: the log10 likelihood ratio of a score like 99 % of the impostors.
+def support(lost: int, genuine: int, impostor: int) -> tuple[float, float]:
+    """The lowest and the highest log10 likelihood ratio that a sample gives reason for; 0 without any.
 
-    Taken from the set that loses most pairs, at the upper 95 % bound: damaged fingers are commoner at a
-    district office than in a laboratory, and one of them must not veto a person.
+    Lowest: of a score like most impostors', which `lost` genuine pairs had, at the upper 95 % bound. Highest:
+    the rule of three.
     """
-    threshold = np.quantile(impostor, 0.99)
-    lost = max(upper_count(int((one < threshold).sum())) / len(one) for one in genuine if len(one))
-    return log10(min(lost, 0.99) / 0.99)
+    rate = upper_count(lost) / genuine if genuine else 1.0
+    return log10(min(rate, LIKE_OTHERS) / LIKE_OTHERS), log10(max(impostor / 3, 1))
 
 
 def isotonic_llr(genuine: Scores, impostor: Scores, lowest: float) -> tuple[list[float], list[float]]:
@@ -80,9 +136,19 @@ def isotonic_llr(genuine: Scores, impostor: Scores, lowest: float) -> tuple[list
     mates = np.concatenate([np.full(len(genuine), 1 / len(genuine)), np.zeros(len(impostor) + 1)])
     share = np.full(len(impostor), 1 / len(impostor))
     others = np.concatenate([np.zeros(len(genuine)), share, [3 / len(impostor)]])
+    # Mates and the others after them are pooled in any case: one block begins at the first mate after others.
+    order = np.lexsort((mates, score))
+    mated = mates[order] > 0
+    first_of = np.flatnonzero(np.concatenate([[True], mated[1:] & ~mated[:-1]]))
+    last_of = np.append(first_of[1:], len(order)) - 1
     blocks: list[tuple[float, float, float, float]] = []  # mates, others, first and last score
-    for i in np.lexsort((mates, score)):
-        block = (float(mates[i]), float(others[i]), float(score[i]), float(score[i]))
+    for block in zip(
+        np.add.reduceat(mates[order], first_of).tolist(),
+        np.add.reduceat(others[order], first_of).tolist(),
+        score[order][first_of].tolist(),
+        score[order][last_of].tolist(),
+        strict=True,
+    ):
         while blocks and blocks[-1][0] * block[1] >= block[0] * blocks[-1][1]:
             before = blocks.pop()
             block = (before[0] + block[0], before[1] + block[1], before[2], block[3])
@@ -127,28 +193,48 @@ def cllr(genuine: Scores, impostor: Scores) -> float:
     return float((np.log2(1 + 10.0**-genuine).mean() + np.log2(1 + 10.0**impostor).mean()) / 2)
 
 
-def checked(splits: Sequence[tuple[Sequence[Pairs], Sequence[Pairs]]]) -> dict[str, float]:
+Splits = Sequence[tuple[Sequence[Measured], Sequence[Measured]]]
+
+
+def checked(splits: Splits, *, conditioned: bool = True) -> dict[str, object]:
     """Fit on the first, apply to the second of each split; figures over all applied pairs together.
 
     `exceeded_t`: the share of impostors whose likelihood ratio reaches 10^t, which should be 10^-t at most.
+    Without `conditioned`, one curve and one pair of caps for all, whatever their detail.
     """
-    genuine: list[float] = []
-    impostor: list[float] = []
+    applied: list[tuple[Measured, Scores]] = []
     for training, test in splits:
-        calibration = fitted(training)
-        for pairs in test:
-            for score, mate in zip(pairs.score, pairs.genuine, strict=True):
-                (genuine if mate else impostor).append(calibration.llr(score))
-    mates, others = np.array(genuine), np.array(impostor)
-    figures = {"genuine": len(mates), "impostor": len(others), "cllr": cllr(mates, others)}
-    return figures | {f"exceeded_{t}": float((others >= t).mean()) for t in (1, 2, 3, 4)}
+        calibration = fitted(training) if conditioned else fitted(training, corrections=[0.0], bins=())
+        for one in test:
+            llrs = [
+                calibration.llr(score, n)
+                for score, n in zip(one.pairs.score.tolist(), one.cylinders.tolist(), strict=True)
+            ]
+            applied.append((one, np.array(llrs)))
+    sample, llr = together([one for one, _ in applied]), np.concatenate([llr for _, llr in applied])
+    llr = llr[np.concatenate([np.isfinite(one.pairs.score) for one, _ in applied])]
+    genuine = sample.pairs.genuine
+    figures: dict[str, object] = {"genuine": int(genuine.sum()), "impostor": int((~genuine).sum())}
+    figures["cllr"] = cllr(llr[genuine], llr[~genuine])
+    figures |= {f"exceeded_{t}": float((llr[~genuine] >= t).mean()) for t in (1, 2, 3, 4)}
+    for name, least, edges in (
+        ("cylinders", sample.cylinders, BINS),
+        ("quality", sample.quality, QUALITY_BINS),
+    ):
+        bin_of = np.searchsorted(edges, least, side="right")
+        figures[f"cllr_by_{name}"] = {
+            f"{low}-": cllr(llr[here & genuine], llr[here & ~genuine])
+            for low, here in ((low, bin_of == one) for one, low in enumerate((0, *edges)))
+            if (here & genuine).any() and (here & ~genuine).any()
+        }
+    return figures
 
 
-def fold_splits(sets: Sequence[Pairs]) -> list[tuple[list[Pairs], list[Pairs]]]:
+def fold_splits(sets: Sequence[Measured]) -> Splits:
     """Each tenth of the fingers in turn: trained without any pair of theirs, tested on pairs among them."""
     splits = []
     for fold in range(FOLDS):
-        held = [(one.finger_a % FOLDS == fold, one.finger_b % FOLDS == fold) for one in sets]
+        held = [(one.pairs.finger_a % FOLDS == fold, one.pairs.finger_b % FOLDS == fold) for one in sets]
         splits.append(
             (
                 [one[~(a | b)] for one, (a, b) in zip(sets, held, strict=True)],
@@ -164,7 +250,7 @@ EXTRACTORS = {
 }
 
 
-def across(first: Compared, second: Compared) -> Pairs:
+def measured(first: Compared, second: Compared) -> Measured:
     """Every two impressions of a set, the earlier by the one extractor, the later by the other."""
     described = [
         [
@@ -173,12 +259,17 @@ def across(first: Compared, second: Compared) -> Pairs:
         ]
         for one in (first, second)
     ]
-    scores = np.full(len(first.pairs), FAILED)
-    for k, (i, j) in enumerate(zip(*all_pairs(len(first.extracted)), strict=True)):
-        a, b = described[0][i], described[1][j]
-        if a is not None and b is not None:
-            scores[k] = similarity(a, b)
-    return replace(first.pairs, score=scores)
+    i, j = all_pairs(len(first.extracted))
+    pairs = first.pairs
+    if first is not second:
+        scores = [
+            FAILED if a is None or b is None else similarity(a, b)
+            for a, b in ((described[0][m], described[1][n]) for m, n in zip(i, j, strict=True))
+        ]
+        pairs = replace(pairs, score=np.array(scores))
+    sizes = [np.array([0 if made is None else len(made) for made in one]) for one in described]
+    quality = [np.array([made.quality for made in one.extracted]) for one in (first, second)]
+    return Measured(pairs, np.minimum(sizes[0][i], sizes[1][j]), np.minimum(quality[0][i], quality[1][j]))
 
 
 def content_with(calibrations: Sequence[Calibration], names: Sequence[str], before: str) -> str:
@@ -198,6 +289,10 @@ def content_with(calibrations: Sequence[Calibration], names: Sequence[str], befo
             "floor": one.floor,
             "llr_scores": one.llr_scores,
             "llrs": one.llrs,
+            "correction": one.correction,
+            "cylinders": one.cylinders,
+            "lowest": one.lowest,
+            "highest": one.highest,
             "fmr_scores": one.fmr_scores,
             "fmrs": one.fmrs,
         }
@@ -211,26 +306,36 @@ def content_with(calibrations: Sequence[Calibration], names: Sequence[str], befo
     return json.dumps(content) + "\n"
 
 
-def figures_of(calibration: Calibration, names: Sequence[str], sets: list[Pairs]) -> dict[str, object]:
+def figures_of(calibration: Calibration, names: Sequence[str], sets: list[Measured]) -> dict[str, object]:
     """What a fit is worth: thresholds, error rates of each set, cross-validation."""
+    others = [(sets[:i] + sets[i + 1 :], sets[i : i + 1]) for i in range(len(sets))]
     thresholds = {f"{rate:g}": calibration.threshold(rate) for rate in (1e-2, 1e-3, 1e-4)}
     return {
         "genuine_pairs": calibration.genuine_pairs,
         "impostor_pairs": calibration.impostor_pairs,
         "smallest_fmr": calibration.floor,
-        "llr_lowest": calibration.llrs[0],
-        "llr_highest": calibration.llrs[-1],
+        "correction": calibration.correction,
+        "llr_by_cylinders": {
+            f"{low}-": bounds
+            for low, *bounds in zip((0, *BINS), calibration.lowest, calibration.highest, strict=True)
+        },
         "score_at_fmr": thresholds,
         "fnmr_at_fmr": {
             name: {
-                rate: float((one.score[one.genuine] < threshold).mean())
+                rate: float((one.pairs.score[one.pairs.genuine] < threshold).mean())
                 for rate, threshold in thresholds.items()
             }
             for name, one in zip(names, sets, strict=True)
         },
         "trained_on_itself": checked([(sets, sets)]),
         "other_fingers": checked(fold_splits(sets)),
-        "other_sets": checked([(sets[:i] + sets[i + 1 :], sets[i : i + 1]) for i in range(len(sets))]),
+        "other_fingers_unconditioned": checked(fold_splits(sets), conditioned=False),
+        "other_sets": checked(others),
+        "other_sets_unconditioned": checked(others, conditioned=False),
+        "other_sets_each": {
+            name: [checked([split])["cllr"], checked([split], conditioned=False)["cllr"]]
+            for name, split in zip(names, others, strict=True)
+        },
     }
 
 
@@ -258,10 +363,7 @@ def main(
     calibrations: list[Calibration] = []
     figures: dict[str, object] = {}
     for a, b in combinations_with_replacement(compared, 2):
-        sets = [
-            one.pairs if a is b else across(one, other)
-            for one, other in zip(compared[a], compared[b], strict=True)
-        ]
+        sets = [measured(one, other) for one, other in zip(compared[a], compared[b], strict=True)]
         low, high = sorted((EXTRACTORS[a], EXTRACTORS[b]))
         calibration = fitted(sets, (low, high))
         calibrations.append(calibration)

@@ -51,7 +51,8 @@ class Thresholds:
     """Fused log10 likelihood ratios above which two encounters are of one person.
 
     A likelihood ratio of 10^t is exceeded by at most 10^-t of the impostors, so a search of N encounters
-    accuses an innocent person with probability N 10^-t at most: t = log10(N / FPIR).
+    accuses an innocent person with probability N 10^-t at most: t = log10(N / FPIR). In the same way the best
+    of a subject's k encounters passes a stranger k times as often as one: t = log10(k / FMR).
     """
 
     match: float
@@ -61,18 +62,25 @@ class Thresholds:
 
     @classmethod
     def for_gallery(
-        cls, encounters: int, *, fpir_match: float = 1e-3, fpir_review: float = 1e-1, fmr_verify: float = 1e-3
+        cls,
+        encounters: int,
+        *,
+        own: int = 1,
+        fpir_match: float = 1e-3,
+        fpir_review: float = 1e-1,
+        fmr_verify: float = 1e-3,
     ) -> "Thresholds":
-        """Thresholds for a gallery of `encounters` and the wanted false positive rates.
+        """Thresholds for a gallery of `encounters`, `own` of them the claimed subject's, and the wanted rates.
 
         Fewer than ten encounters count as ten, so that the first enrolments are not judged more leniently.
         """
         size = max(encounters, 10)
+        verify = log10(max(own, 1) / fmr_verify)
         return cls(
             match=log10(size / fpir_match),
             review=log10(size / fpir_review),
-            verify=-log10(fmr_verify),
-            verify_review=-log10(fmr_verify) - 1,
+            verify=verify,
+            verify_review=verify - 1,
         )
 
 

@@ -9,7 +9,7 @@ from math import log10
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.fingerprint.template import FingerprintTemplate
+from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.sample import FingerPosition
 from matching.fingerprint.calibration import Calibration
 from matching.fingerprint.comparison import similarity
@@ -53,6 +53,7 @@ class FingerForm:
     position: FingerPosition
     cylinders: Cylinders
     descriptors: NDArray[np.float32]
+    extractor: Extractor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +76,7 @@ def encounter_form(templates: Sequence[FingerprintTemplate]) -> EncounterForm:
     fingers = []
     for template in templates:
         made = cylinders(template)
-        fingers.append(FingerForm(template.position, made, descriptors(template, made)))
+        fingers.append(FingerForm(template.position, made, descriptors(template, made), template.extractor))
     return EncounterForm(tuple(fingers))
 
 
@@ -131,16 +132,15 @@ class EncounterComparison:
         return any(s.llr <= PARAMS.denied and s.cylinders >= PARAMS.rich_cylinders for s in self.shares)
 
 
-def compare_encounters(
-    probe: EncounterForm, reference: EncounterForm, calibration: Calibration
-) -> EncounterComparison:
+def compare_encounters(probe: EncounterForm, reference: EncounterForm) -> EncounterComparison:
     """Compare as declared; where that is no match, with the hands swapped, then in any order.
 
     A finger missing on either side adds nothing. Each arrangement but the declared one costs its prior, and
     each freely assigned finger the logarithm of its choices, so that impostors gain nothing by the maximum.
-    Never raises. Cost for ten fingers: ten comparisons if they match, else about twenty; thread-safe.
+    Every two fingers are judged by the calibration of their extractors; raises `NotCalibrated` where there is
+    none. Cost for ten fingers: ten comparisons if they match, else about twenty; thread-safe.
     """
-    pairs = _Pairs(probe, reference, calibration)
+    pairs = _Pairs(probe, reference)
     # 1. as declared, fingers of unknown position where they fit best
     best = _as_declared(pairs)
     # 2. the other hand
@@ -154,30 +154,30 @@ def compare_encounters(
     return best
 
 
-def same_finger_twice(
-    form: EncounterForm, calibration: Calibration
-) -> tuple[tuple[FingerPosition, FingerPosition, float], ...]:
+def same_finger_twice(form: EncounterForm) -> tuple[tuple[FingerPosition, FingerPosition, float], ...]:
     """Pairs of positions of one encounter that show the same finger, with their log10 likelihood ratio.
 
     A pair counts at the smallest false match rate the calibration supports, beyond all its impostors, among
     them the fingers of one hand. Cost: 45 comparisons for ten fingers; thread-safe.
     """
-    threshold = calibration.threshold(max(calibration.floor, calibration.fmrs[-1]))
     found = []
     for a, b in combinations(form.fingers, 2):
         score = similarity(a.cylinders, b.cylinders)
-        if score >= threshold:
-            found.append((a.position, b.position, calibration.llr(score)))
+        calibration = Calibration.load(a.extractor, b.extractor)
+        if score >= calibration.threshold(calibration.fmrs[-1]):
+            fewer = min(len(a.cylinders), len(b.cylinders))
+            found.append((a.position, b.position, calibration.llr(score, fewer)))
     return tuple(found)
 
 
-def enough_evidence(form: EncounterForm, calibration: Calibration, needed: float) -> bool:
+def enough_evidence(form: EncounterForm, needed: float) -> bool:
     """Whether the fingers of 12 valid cylinders or more could reach a log10 likelihood ratio of `needed`.
 
     Each is worth what the calibration sample supports at most: one is enough in a small gallery only.
     """
-    telling = sum(len(finger.cylinders) >= PARAMS.min_cylinders for finger in form.fingers)
-    return telling > 0 and telling * calibration.llr(1.0) >= needed
+    telling = [finger for finger in form.fingers if len(finger.cylinders) >= PARAMS.min_cylinders]
+    most = sum(Calibration.load(f.extractor, f.extractor).llr(1.0, len(f.cylinders)) for f in telling)
+    return len(telling) > 0 and most >= needed
 
 
 _NOTHING = EncounterComparison(float("-inf"), Arrangement.REARRANGED, ())
@@ -190,13 +190,12 @@ def _llr(comparison: EncounterComparison) -> float:
 class _Pairs:
     """Scores of pairs of fingers, computed when asked for and remembered."""
 
-    __slots__ = ("_calibration", "_known", "probe", "probe_order", "reference")
+    __slots__ = ("_known", "probe", "probe_order", "reference")
 
-    def __init__(self, probe: EncounterForm, reference: EncounterForm, calibration: Calibration) -> None:
+    def __init__(self, probe: EncounterForm, reference: EncounterForm) -> None:
         self.probe = probe.fingers
         self.reference = reference.fingers
         self.probe_order = sorted(range(len(self.probe)), key=self._usefulness)
-        self._calibration = calibration
         self._known: dict[tuple[int, int], FingerShare] = {}
 
     def _usefulness(self, i: int) -> tuple[bool, int, int]:
@@ -210,9 +209,10 @@ class _Pairs:
             a, b = self.probe[i], self.reference[j]
             score = similarity(a.cylinders, b.cylinders)
             evidence = len(a.cylinders) > 0 and len(b.cylinders) > 0
-            llr = self._calibration.llr(score) if evidence else 0.0
+            calibration = Calibration.load(a.extractor, b.extractor)
             fewer = min(len(a.cylinders), len(b.cylinders))
-            fmr = self._calibration.fmr(score)
+            llr = calibration.llr(score, fewer) if evidence else 0.0
+            fmr = calibration.fmr(score)
             self._known[i, j] = FingerShare(a.position, b.position, score, llr, fmr, fewer)
         return self._known[i, j]
 

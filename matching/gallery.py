@@ -22,14 +22,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.fingerprint.template import MAX_MINUTIAE
+from capture.fingerprint.template import MAX_MINUTIAE, Extractor
 from capture.sample import FingerPosition
 from matching.encounter import EncounterComparison, EncounterForm, FingerForm, compare_encounters
 from matching.errors import GalleryDamaged
 from matching.fingerprint.calibration import Calibration
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import PARAMS as CYLINDER_PARAMS
-from matching.fingerprint.cylinders import Cylinders
 from matching.fingerprint.descriptors import SIZE, DescriptorModel
 from matching.fingerprint.packed import PACKED_WORDS, packed, places, unpacked
 from matching.fingerprint.votes import votes
@@ -67,7 +66,7 @@ class Params:
 
 
 PARAMS = Params()
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "gallery.json"
 _BLOCK = 1 << 20
 _Number = TypeVar("_Number", bound=np.generic)
@@ -91,7 +90,6 @@ class FingerprintGallery:
     """
 
     __slots__ = (
-        "_calibration",
         "_entries",
         "_lock",
         "_model",
@@ -106,7 +104,6 @@ class FingerprintGallery:
         self.watermark = 0
         self._lock = _ReadersWriterLock()
         self._saving = threading.Lock()
-        self._calibration = Calibration.load()
         self._model = DescriptorModel.load()
         self._shelves = {position: _Shelf(self._model) for position in FingerPosition}
         self._entries: dict[int, _Entry] = {}
@@ -187,10 +184,7 @@ class FingerprintGallery:
 
     def _form(self, entry: "_Entry") -> EncounterForm:
         return EncounterForm(
-            tuple(
-                FingerForm(position, self._shelves[position].cylinders(finger), _NO_DESCRIPTORS)
-                for position, finger in entry.fingers
-            )
+            tuple(self._shelves[position].form(position, finger) for position, finger in entry.fingers)
         )
 
     def _forms(self, subjects: list[int]) -> list[tuple[int, int, EncounterForm]]:
@@ -205,7 +199,7 @@ class FingerprintGallery:
         """Best encounter of each subject, best subject first, ties by scores, then by key."""
         best: dict[int, Match] = {}
         for key, subject, form in forms:
-            match = Match(key, subject, compare_encounters(probe, form, self._calibration))
+            match = Match(key, subject, compare_encounters(probe, form))
             if subject not in best or _rank(match) < _rank(best[subject]):
                 best[subject] = match
         return sorted(best.values(), key=_rank)
@@ -233,7 +227,7 @@ class FingerprintGallery:
             for position in positions:
                 shelf = self._shelves[position]
                 shelf.raise_to_votes(place, descriptors, fingers_a_vote, best)
-                shelf.raise_to_thin(finger.cylinders, self._calibration, best, every=every_thin)
+                shelf.raise_to_thin(finger, best, every=every_thin)
             return best
 
         # 2. their votes where they were declared, and where they would be with the hands swapped
@@ -393,7 +387,18 @@ class _Shelf:
     and fingers are not used again. `thin`: fingers of few cylinders; whether their encounter has no others.
     """
 
-    __slots__ = ("_finger", "_fingers", "_packed", "_place", "_rows", "_slot", "_start", "index", "thin")
+    __slots__ = (
+        "_extractor",
+        "_finger",
+        "_fingers",
+        "_packed",
+        "_place",
+        "_rows",
+        "_slot",
+        "_start",
+        "index",
+        "thin",
+    )
 
     def __init__(self, model: DescriptorModel) -> None:
         self.index = _empty_index(model)
@@ -403,6 +408,7 @@ class _Shelf:
         self._fingers = 0
         self._start = np.zeros(1, dtype=np.int32)  # first row of each finger, and one past the last
         self._slot = np.zeros(0, dtype=np.int32)  # of each finger, -1 where removed
+        self._extractor = np.zeros(0, dtype=np.uint8)  # of each finger
         self._packed: list[NDArray[np.uint64]] = []  # of each finger, empty where removed
         self.thin: dict[int, bool] = {}
 
@@ -415,10 +421,12 @@ class _Shelf:
         self._place = _grown(self._place, last)
         self._finger = _grown(self._finger, last)
         self._slot = _grown(self._slot, number + 1)
+        self._extractor = _grown(self._extractor, number + 1)
         self._start = _grown(self._start, number + 2)
         self._place[first:last] = places(finger.cylinders)
         self._finger[first:last] = number
         self._slot[number] = slot
+        self._extractor[number] = finger.extractor
         self._start[number + 1] = last
         self._packed.append(packed(finger.cylinders))
         self._rows, self._fingers = last, number + 1
@@ -439,9 +447,11 @@ class _Shelf:
         """How many cylinders this finger has."""
         return len(self._packed[number])
 
-    def cylinders(self, number: int) -> Cylinders:
-        """What was added under this number, and not removed."""
-        return unpacked(self._packed[number], self._place[self._start[number] : self._start[number + 1]])
+    def form(self, position: FingerPosition, number: int) -> FingerForm:
+        """What was added under this number, and not removed; without descriptors."""
+        place = self._place[self._start[number] : self._start[number + 1]]
+        made = unpacked(self._packed[number], place)
+        return FingerForm(position, made, _NO_DESCRIPTORS, Extractor(self._extractor[number]))
 
     def raise_to_votes(
         self,
@@ -464,24 +474,25 @@ class _Shelf:
         kept = slot >= 0
         np.maximum.at(best, slot[kept], np.minimum(deviation[kept], PARAMS.most_deviations))
 
-    def raise_to_thin(
-        self, probe: Cylinders, calibration: Calibration, best: NDArray[np.float32], *, every: bool
-    ) -> None:
+    def raise_to_thin(self, probe: FingerForm, best: NDArray[np.float32], *, every: bool) -> None:
         """Raise `best` `(slots,)` by exact comparison with the thin fingers, on the scale of votes.
 
         Those whose encounter has other fingers only where `every` is set; with everybody, on a shelf that is
         not too long, where the probe itself is thin. Cost: 30 us each.
         """
-        scale = PARAMS.most_deviations / calibration.llr(1.0)
-        if every and len(probe) < PARAMS.few_asked and self._fingers <= PARAMS.longest_walk:
+        scale = PARAMS.most_deviations / Calibration.load(probe.extractor, probe.extractor).llr(1.0)
+        if every and len(probe.cylinders) < PARAMS.few_asked and self._fingers <= PARAMS.longest_walk:
             numbers = np.flatnonzero(self._slot[: self._fingers] >= 0).tolist()
         else:
             numbers = [number for number, alone in self.thin.items() if alone or every]
         for number in numbers:
-            score = similarity(probe, self.cylinders(number))
+            finger = self.form(probe.position, number)
+            score = similarity(probe.cylinders, finger.cylinders)
+            calibration = Calibration.load(probe.extractor, finger.extractor)
+            llr = calibration.llr(score, min(len(probe.cylinders), len(finger.cylinders)))
             slot = self._slot[number]
             # Likelihood ratios are capped: among equals the higher scores go first.
-            best[slot] = max(best[slot], scale * calibration.llr(score) + score)
+            best[slot] = max(best[slot], scale * llr + score)
 
     def files(self) -> dict[str, Iterable[bytes]]:
         """Contents by the end of the file name, as `restore` reads them."""
@@ -489,6 +500,7 @@ class _Shelf:
             place=self._place[: self._rows],
             finger=self._finger[: self._rows],
             slot=self._slot[: self._fingers],
+            extractor=self._extractor[: self._fingers],
             start=self._start[: self._fingers + 1],
             packed_rows=np.array([len(rows) for rows in self._packed], dtype=np.int64),
         )
@@ -508,6 +520,7 @@ class _Shelf:
         with np.load(folder / f"{name}.npz", allow_pickle=False) as rows:
             self._place, self._finger = rows["place"], rows["finger"]
             self._slot, self._start = rows["slot"], rows["start"]
+            self._extractor = rows["extractor"]
             ends = np.cumsum(rows["packed_rows"])
         self._rows, self._fingers = len(self._finger), len(self._slot)
         whole = _mapped(folder / f"{name}.packed").reshape(-1, PACKED_WORDS)

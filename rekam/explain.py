@@ -20,7 +20,7 @@ from capture.formats.minutiae_template import template_of
 from capture.quality import Feedback
 from capture.sample import Sample
 from matching.errors import MatchingError
-from matching.fingerprint.calibration import Calibration
+from matching.fingerprint.calibration import Calibration, NotCalibrated
 from matching.fingerprint.comparison import Comparison, compare
 from matching.fingerprint.cylinders import cylinders
 from rekam.overlap import Overlap, Role, overlap
@@ -59,14 +59,23 @@ class Explanation:
     """Two prints and their comparison, None where one gave no template.
 
     `overlap` is None where the comparison found no reason to lay one print upon the other. `llr`: log10
-    likelihood ratio; `fmr`: an upper bound of the false match rate with this score as threshold.
+    likelihood ratio; `fmr`: an upper bound of the false match rate with this score as threshold; both None
+    where the templates' extractors were never calibrated together.
     """
 
     prints: tuple[Seen, Seen]
     comparison: Comparison | None
     overlap: Overlap | None
-    llr: float
-    fmr: float
+    llr: float | None
+    fmr: float | None
+
+    @property
+    def worth(self) -> str:
+        """What the score is worth, in words."""
+        if self.llr is None or self.fmr is None:
+            made_by = [one.template.extractor.name for one in self.prints if one.template is not None]
+            return f"worth not known, templates of {' and '.join(made_by)} were never calibrated together"
+        return f"{odds(self.llr)}; {rate(self.fmr)}"
 
     @property
     def verdict(self) -> str:
@@ -77,7 +86,7 @@ class Explanation:
                 for name, one in zip("AB", self.prints, strict=True)
                 if one.template is None
             )
-        return f"score {self.comparison.score:.4f}: {odds(self.llr)}; {rate(self.fmr)}"
+        return f"score {self.comparison.score:.4f}: {self.worth}"
 
 
 def explain_prints(
@@ -103,9 +112,12 @@ def explain_seen(a: Seen, b: Seen) -> Explanation:
     described_a, described_b = cylinders(a.template), cylinders(b.template)
     comparison = compare(described_a, described_b)
     common = overlap(a.template, b.template, described_a, described_b, comparison)
-    calibration = Calibration.load()
-    llr, fmr = calibration.llr(comparison.score), calibration.fmr(comparison.score)
-    return Explanation((a, b), comparison, common, llr, fmr)
+    try:
+        calibration = Calibration.load(a.template.extractor, b.template.extractor)
+    except NotCalibrated:
+        return Explanation((a, b), comparison, common, None, None)
+    llr = calibration.llr(comparison.score, min(len(described_a), len(described_b)))
+    return Explanation((a, b), comparison, common, llr, calibration.fmr(comparison.score))
 
 
 def paired_minutiae(

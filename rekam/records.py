@@ -15,7 +15,7 @@ from rich.table import Table
 
 from capture.errors import CaptureError, RecordRefused, TemplateRefused
 from capture.fingerprint.extract import FingerprintExtractor
-from capture.fingerprint.template import Extractor, ExtractorChoice, FingerprintTemplate
+from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from capture.formats.card_minutiae import (
     TEMPLATE_TAG,
     CardMinutiae,
@@ -45,10 +45,7 @@ from capture.formats.minutiae_template import (
 from capture.formats.record_conversion import converted
 from capture.sample import FingerPosition
 from matching.errors import MatchingError
-from matching.fingerprint.calibration import Calibration
-from matching.fingerprint.comparison import similarity
-from matching.fingerprint.cylinders import cylinders
-from rekam.explain import odds, rate
+from rekam.explain import explain_prints
 from rekam.prints import decode_print
 
 template_app = typer.Typer(no_args_is_help=True, help="Minutiae in files of every format.")
@@ -278,11 +275,7 @@ def compare(
         with _faults(path):
             templates.append(_any_template(path.read_bytes(), known, ppi, extractor))
     with _faults(None):
-        score = similarity(cylinders(templates[0]), cylinders(templates[1]))
-        calibration = Calibration.load()
-    typer.echo(f"score {score:.4f}: {odds(calibration.llr(score))}; {rate(calibration.fmr(score))}")
-    if any(template.extractor is Extractor.FOREIGN for template in templates):
-        typer.echo("minutiae of another maker: what the score is worth was measured with our own extractor")
+        typer.echo(explain_prints(templates[0], templates[1]).verdict)
 
 
 def _any_template(

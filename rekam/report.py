@@ -42,9 +42,7 @@ from rekam.explain import (
     ROLE_COLOURS,
     STRONG_PAIR,
     about_score,
-    odds,
     picture_of_pair,
-    rate,
 )
 from rekam.extremes import Extreme, causes, extremes, seen
 from rekam.overlap import Role
@@ -476,7 +474,7 @@ def _card(one: Extreme, number: int, pooled: Rates) -> str:
         for minutiae in [f"{0 if side.template is None else len(side.template)} minutiae"]
     ]
     facts += [_sentence(line) for line in about_score(explanation)]
-    facts.append(f"{_sentence(odds(explanation.llr))}; {rate(explanation.fmr)}")
+    facts.append(_sentence(explanation.worth))
     probable = escape(" ".join(causes(explanation, genuine=one.genuine)))
     first, second = (escape(name) for name in one.names)
     return (

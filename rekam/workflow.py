@@ -14,6 +14,7 @@ from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import combinations_with_replacement
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from pydantic import TypeAdapter
 from capture.decode import decode_image
 from capture.errors import ImageRefused, TemplateRefused
 from capture.fingerprint.extract import FingerprintExtractor
-from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
+from capture.fingerprint.template import Extractor, ExtractorChoice, FingerprintTemplate
 from capture.quality import Feedback, Quality
 from capture.sample import FingerPosition
 from matching.decision import Candidate, Reason, Thresholds, decide
@@ -154,9 +155,9 @@ class Workflow:
 
     def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
         self._settings = settings
-        self._calibration = Calibration.load()
         self._extractors = {choice: FingerprintExtractor(choice) for choice in ExtractorChoice}
-        _warm_up(self._calibration)
+        self._calibrated = _calibrated()
+        _warm_up()
         self._store = Store.open(settings.data_dir)
         self._forms: dict[int, EncounterForm] = {}
         self._erased = False
@@ -218,7 +219,7 @@ class Workflow:
             if poor := tuple(_poor(c) for c in captured if c.refused):
                 return Recapture(poor)
             form = encounter_form([c.template for c in captured if c.template is not None])
-            if twice := same_finger_twice(form, self._calibration):
+            if twice := same_finger_twice(form):
                 return Recapture(tuple(_twice(a, b) for a, b, _ in twice))
             check()
             watermark = self._gallery.watermark
@@ -257,13 +258,12 @@ class Workflow:
 
         # 2. What those encounters are by now: deleted and rejected ones accuse nobody.
         persons = _persons(t, compared)
-        thresholds = self._thresholds()
+        thresholds = self._thresholds(own)
         decision, reasons = decide(
             nik_known=own is not None,
             candidates=[_candidate(p, own) for p in persons],
             thresholds=thresholds,
-            enough_evidence=enough_evidence(searched.form, self._calibration, thresholds.review)
-            and _comparable(persons, own),
+            enough_evidence=enough_evidence(searched.form, thresholds.review) and _comparable(persons, own),
         )
         evidence = Evidence(
             candidates=_shown(persons, own, thresholds.review),
@@ -383,7 +383,7 @@ class Workflow:
         form = _found(self._form(t, held.seq), "encounter", held.encounter_id)
         compared = self._compared(t, form, self._gallery.subject_keys(subject.key))
         best = max(compared.values(), key=_telling, default=None)
-        if best is not None and best.shares and best.llr < self._thresholds().verify_review:
+        if best is not None and best.shares and best.llr < self._thresholds(subject).verify_review:
             raise WrongState(
                 f"the prints are not those of subject {subject.subject_id} (LLR {best.llr:.1f}): "
                 "reject the case, or resolve it as the same person as another subject"
@@ -440,7 +440,7 @@ class Workflow:
             persons = [p for p in _persons(reader, compared) if _is(p, subject)]
         if not persons:
             raise NotFound("subject", subject.subject_id)
-        thresholds = self._thresholds()
+        thresholds = self._thresholds(subject)
         llr = persons[0].comparison.llr
         return Verified(
             match=_match(llr, thresholds.verify, thresholds.verify_review),
@@ -544,6 +544,11 @@ class Workflow:
                 template = FingerprintTemplate.from_bytes(presented.template)
                 if len(template) == 0:
                     raise TemplateRefused("the template has no minutiae: declare the finger missing")
+                if template.extractor not in self._calibrated:
+                    raise TemplateRefused(
+                        f"what templates of the extractor {template.extractor.name} are worth is not known "
+                        "here: send the image"
+                    )
                 position = presented.position or template.position
                 if template.position not in (FingerPosition.UNKNOWN, position):
                     raise TemplateRefused(
@@ -658,7 +663,7 @@ class Workflow:
     ) -> dict[int, EncounterComparison]:
         """The form compared exactly with these encounters, by key; erased ones are left out."""
         return {
-            key: compare_encounters(form, reference, self._calibration)
+            key: compare_encounters(form, reference)
             for key in sorted(keys)
             if (reference := self._form(reader, key)) is not None
         }
@@ -679,16 +684,29 @@ class Workflow:
             return None
         return encounter_form([FingerprintTemplate.from_bytes(f.template) for f in encounter.fingers])
 
-    def _thresholds(self) -> Thresholds:
+    def _thresholds(self, claimed: SubjectRecord | None = None) -> Thresholds:
+        own = () if claimed is None else self._gallery.subject_keys(claimed.key)
         return Thresholds.for_gallery(
             len(self._gallery),
+            own=len(own),
             fpir_match=self._settings.fpir_match,
             fpir_review=self._settings.fpir_review,
             fmr_verify=self._settings.fmr_verify,
         )
 
 
-def _warm_up(calibration: Calibration) -> None:
+def _calibrated() -> frozenset[Extractor]:
+    """Extractors whose templates may meet here: every two of them are calibrated together.
+
+    Raises `MatchingError` where those of this installation are not.
+    """
+    own = {extractor for extractor in Extractor if extractor is not Extractor.FOREIGN}
+    for first, second in combinations_with_replacement(sorted(own), 2):
+        Calibration.load(first, second)
+    return frozenset(own)
+
+
+def _warm_up() -> None:
     """Load the compiled kernels (or compile them, once in an environment) before anybody waits for them."""
     places = np.arange(30)
     template = FingerprintTemplate(
@@ -703,7 +721,7 @@ def _warm_up(calibration: Calibration) -> None:
         quality=50,
     )
     form = encounter_form([template])
-    compare_encounters(form, form, calibration)
+    compare_encounters(form, form)
     gallery = FingerprintGallery()
     # Beyond a shortlist of subjects, a search votes.
     for key in range(MOST_CANDIDATES + 1):

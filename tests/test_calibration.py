@@ -1,13 +1,22 @@
 import json
 from dataclasses import replace
-from math import log10
+from math import log, log10
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.calibrate import cllr, content_with, fitted, fmr_steps, isotonic_llr, lower_cap, upper_count
+from benchmarks.calibrate import (
+    Measured,
+    cllr,
+    content_with,
+    fitted,
+    fmr_steps,
+    isotonic_llr,
+    support,
+    upper_count,
+)
 from capture.fingerprint.template import Extractor
 from matching.error_rates import Pairs
 from matching.errors import ParametersUnavailable
@@ -16,6 +25,7 @@ from matching.fingerprint.calibration import (
     FMR_1E3,
     FMR_1E4,
     FORMAT,
+    TYPICAL,
     Calibration,
     NotCalibrated,
     RateUnsupported,
@@ -27,6 +37,10 @@ SCORES = st.floats(-1, 2, allow_nan=False)
 SMALL = Calibration(
     llr_scores=(0.1, 0.2, 0.4),
     llrs=(-1.5, 0.5, 2.5),
+    correction=0.1,
+    cylinders=(20,),
+    lowest=(-1.0, -1.5),
+    highest=(2.0, 2.5),
     fmr_scores=(0.1, 0.2, 0.3),
     fmrs=(0.5, 0.05, 0.003),
     genuine_pairs=100,
@@ -34,6 +48,11 @@ SMALL = Calibration(
     extractors=(Extractor.LEADER_1, Extractor.LEADER_1),
     comparison_version=COMPARISON_VERSION,
 )
+
+
+def of_detail(pairs: Pairs, cylinders: int = TYPICAL) -> Measured:
+    n = len(pairs)
+    return Measured(pairs, np.full(n, cylinders), np.full(n, 70))
 
 
 def normal_pairs(n: int, seed: int) -> Pairs:
@@ -56,23 +75,25 @@ def test_shipped_calibration_loads_and_supports_its_named_rates() -> None:
     assert shipped.impostor_pairs == 81_600 + 11_520
     thresholds = [shipped.threshold(rate) for rate in (FMR_1E2, FMR_1E3, FMR_1E4)]
     assert 0 < thresholds[0] < thresholds[1] < thresholds[2] < 0.3
-    assert -2.5 < shipped.llr(0.0) < -1
-    assert shipped.llr(1.0) == pytest.approx(log10(shipped.impostor_pairs / 3), abs=0.3)
+    assert -3 < shipped.llr(0.0) < -1
+    assert shipped.llr(1.0, 50) == pytest.approx(log10(shipped.impostor_pairs / 3), abs=0.3)
 
 
 def test_shipped_calibration_claims_no_more_than_its_sample_supports() -> None:
     shipped = Calibration.load()
     assert shipped.fmr(1.0) == shipped.floor == 3 / shipped.impostor_pairs
-    assert shipped.llr(1.0) <= log10(shipped.impostor_pairs / 3)
+    for cylinders in (0, 15, 30, 99):
+        assert shipped.llr(1.0, cylinders) < log10(shipped.impostor_pairs / 3)
+        assert shipped.llr(0.0, cylinders) > log10(1 / shipped.genuine_pairs)
     with pytest.raises(RateUnsupported, match="needs more than"):
         shipped.threshold(1e-5)
 
 
-@given(SCORES, SCORES)
-def test_llr_rises_and_fmr_falls(a: float, b: float) -> None:
+@given(SCORES, SCORES, st.integers(0, 99))
+def test_llr_rises_and_fmr_falls(a: float, b: float, cylinders: int) -> None:
     low, high = min(a, b), max(a, b)
     shipped = Calibration.load()
-    assert shipped.llr(low) <= shipped.llr(high)
+    assert shipped.llr(low, cylinders) <= shipped.llr(high, cylinders)
     assert shipped.fmr(low) >= shipped.fmr(high)
 
 
@@ -82,6 +103,11 @@ def test_values_between_and_outside_the_corners() -> None:
     assert SMALL.llr(0.2) == pytest.approx(0.5)
     assert SMALL.llr(0.3) == pytest.approx(1.5)
     assert SMALL.llr(0.4) == SMALL.llr(9.0) == 2.5
+    # Detail: the score is corrected, and the caps are those of its bin.
+    assert SMALL.llr(0.2 + 0.1 * log(40 / TYPICAL), 40) == pytest.approx(0.5)
+    assert SMALL.llr(0.2 + 0.1 * log(10 / TYPICAL), 10) == pytest.approx(0.5)
+    assert SMALL.llr(0.1, 3) == SMALL.llr(0.1, 10)
+    assert (SMALL.llr(0.0, 19), SMALL.llr(9.0, 19), SMALL.llr(9.0, 20)) == (-1.0, 2.0, 2.5)
     assert [SMALL.fmr(score) for score in (0.0, 0.1, 0.19, 0.2, 0.3, 5.0)] == [
         1,
         0.5,
@@ -112,9 +138,19 @@ def test_a_threshold_stands_for_its_rate(rate: float) -> None:
         {"fmrs": (0.5, 0.05, 0.002)},
         {"llrs": (0.0,)},
         {"llr_scores": (), "llrs": ()},
+        {"llr_scores": (0.1, 0.2, float("nan"))},
+        {"llrs": (-1.5, 0.5, float("inf"))},
+        {"fmrs": (1.5, 0.05, 0.003)},
+        {"impostor_pairs": 0},
+        {"correction": -0.1},
+        {"correction": float("nan")},
+        {"cylinders": (20, 20), "lowest": (-1.0, -1.0, -1.0), "highest": (2.0, 2.0, 2.0)},
+        {"highest": (2.0,)},
+        {"lowest": (0.5, -1.0)},
+        {"highest": (2.0, float("inf"))},
     ],
 )
-def test_impossible_curves_are_refused(change: dict[str, tuple[float, ...]]) -> None:
+def test_impossible_curves_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"calibration|likelihood|support"):
         replace(SMALL, **change)  # type: ignore[arg-type]
 
@@ -147,7 +183,7 @@ def test_failed_extractions_do_not_count() -> None:
     sample = normal_pairs(200, 4)
     failed = sample.score.copy()
     failed[[0, 399]] = -np.inf
-    calibration = fitted([replace(sample, score=failed)])
+    calibration = fitted([of_detail(replace(sample, score=failed))])
     assert (calibration.genuine_pairs, calibration.impostor_pairs) == (199, 199)
 
 
@@ -164,7 +200,21 @@ def test_caps_come_from_the_sample() -> None:
     scores, llrs = isotonic_llr(genuine, impostor, -1.5)
     assert llrs == [-1.5, pytest.approx(log10(1000), abs=0.01)]
     assert scores == [1.0, 5.0]
-    assert lower_cap([genuine], impostor) == pytest.approx(log10(upper_count(0) / 50 / 0.99))
+    assert support(1, 50, 3000) == pytest.approx((log10(upper_count(1) / 50 / 0.99), 3.0))
+    assert support(0, 0, 0) == (0.0, 0.0)  # nothing known, nothing claimed
+
+
+def test_detail_is_corrected_for_and_caps_are_those_of_its_bin() -> None:
+    few, many = normal_pairs(2000, 8), normal_pairs(20_000, 9)
+    few = replace(few, score=few.score / 10 + 0.3 * few.genuine)
+    many = replace(many, score=many.score / 10 + 0.3 * many.genuine + 0.05 * log(60 / 15))
+    found = fitted([of_detail(few, 15), of_detail(many, 60)], bins=(20, 40))
+    assert found.correction == pytest.approx(0.05, abs=0.011)
+    assert found.cylinders == (20, 40)
+    assert found.highest == pytest.approx((log10(2000 / 3), 0.0, log10(20_000 / 3)))
+    assert found.lowest[1] == 0.0
+    assert found.lowest[0] < 0
+    assert found.llr(9.0, 30) == found.llr(-9.0, 30) == 0.0
 
 
 @pytest.mark.parametrize(("count", "bound"), [(0, 2.996), (1, 4.744), (5, 10.513), (100, 118.08)])
@@ -185,8 +235,8 @@ def test_extractors_not_calibrated_together_are_refused() -> None:
 
 def test_a_file_holds_each_pair_of_extractors_once_in_either_order() -> None:
     mixed = (Extractor.LEADER_1, Extractor.FAST_1)
-    sample = fitted([normal_pairs(200, 5)])
-    other = fitted([normal_pairs(300, 6)], mixed)
+    sample = fitted([of_detail(normal_pairs(200, 5))])
+    other = fitted([of_detail(normal_pairs(300, 6))], mixed)
     text = content_with([sample], ["a"], "")
     text = content_with([other], ["a"], text)
     text = content_with([other], ["a"], text)

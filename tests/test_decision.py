@@ -151,6 +151,15 @@ def test_thresholds_follow_from_the_rates_and_the_size(encounters: int, match: f
     assert t.verify_review == pytest.approx(t.verify - 1)
 
 
+@pytest.mark.parametrize("own", [1, 2, 50])
+def test_the_best_of_several_own_encounters_passes_a_stranger_no_more_often(own: int) -> None:
+    one, several = Thresholds.for_gallery(100), Thresholds.for_gallery(100, own=own)
+    assert several.verify == pytest.approx(one.verify + log10(own))
+    assert several.verify_review == pytest.approx(several.verify - 1)
+    assert (several.match, several.review) == (one.match, one.review)
+    assert Thresholds.for_gallery(100, own=0) == one
+
+
 def test_a_small_gallery_is_judged_like_one_of_ten() -> None:
     assert Thresholds.for_gallery(0) == Thresholds.for_gallery(9) == Thresholds.for_gallery(10)
     assert Thresholds.for_gallery(11).match > Thresholds.for_gallery(10).match

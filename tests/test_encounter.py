@@ -1,10 +1,11 @@
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
 from benchmarks.population import impression, person
-from capture.fingerprint.template import FingerprintTemplate
+from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.sample import FingerPosition as Finger
 from matching.encounter import (
     Arrangement,
@@ -14,7 +15,7 @@ from matching.encounter import (
     enough_evidence,
     same_finger_twice,
 )
-from matching.fingerprint.calibration import Calibration
+from matching.fingerprint.calibration import Calibration, NotCalibrated
 from tests.prints import at, cut
 
 RIGHT = (Finger.RIGHT_THUMB, Finger.RIGHT_INDEX, Finger.RIGHT_MIDDLE)
@@ -39,7 +40,7 @@ def calibration() -> Calibration:
 
 
 def compared(a: tuple[FingerprintTemplate, ...], b: tuple[FingerprintTemplate, ...]) -> EncounterComparison:
-    return compare_encounters(encounter_form(a), encounter_form(b), Calibration.load())
+    return compare_encounters(encounter_form(a), encounter_form(b))
 
 
 def test_llr_is_the_sum_of_the_shares_as_declared(
@@ -51,7 +52,7 @@ def test_llr_is_the_sum_of_the_shares_as_declared(
     assert found.arrangement is Arrangement.AS_DECLARED
     assert found.llr == sum(share.llr for share in found.shares)
     assert [share.probe for share in found.shares] == [share.reference for share in found.shares] == list(SIX)
-    assert all(share.llr == calibration.llr(share.score) for share in found.shares)
+    assert all(share.llr == calibration.llr(share.score, share.cylinders) for share in found.shares)
     assert found.llr > 10
 
 
@@ -123,34 +124,51 @@ def test_a_position_given_twice_is_refused(enrolled: tuple[FingerprintTemplate, 
 
 
 def test_one_finger_under_two_positions_is_found(
-    enrolled: tuple[FingerprintTemplate, ...], calibration: Calibration
+    enrolled: tuple[FingerprintTemplate, ...],
 ) -> None:
     rng = np.random.default_rng(3)
     twice = (*enrolled[:3], at(impression(enrolled[1], rng), Finger.LEFT_INDEX), *enrolled[5:])
-    [(a, b, llr)] = same_finger_twice(encounter_form(twice), calibration)
+    [(a, b, llr)] = same_finger_twice(encounter_form(twice))
     assert (a, b) == (Finger.RIGHT_INDEX, Finger.LEFT_INDEX)
     assert llr > 2
-    assert same_finger_twice(encounter_form(enrolled), calibration) == ()
+    assert same_finger_twice(encounter_form(enrolled)) == ()
 
 
-def test_distinct_fingers_of_a_person_are_not_taken_for_one(calibration: Calibration) -> None:
+def test_distinct_fingers_of_a_person_are_not_taken_for_one() -> None:
     forms = [encounter_form(person(i, 11)) for i in range(20)]
     pairs = sum(len(list(combinations(form.fingers, 2))) for form in forms)
     assert pairs == 900
-    assert sum(len(same_finger_twice(form, calibration)) for form in forms) == 0
+    assert sum(len(same_finger_twice(form)) for form in forms) == 0
 
 
 def test_evidence_is_enough_where_the_fingers_could_reach_a_review(
-    enrolled: tuple[FingerprintTemplate, ...], calibration: Calibration
+    enrolled: tuple[FingerprintTemplate, ...],
 ) -> None:
     one, two = encounter_form(enrolled[:1]), encounter_form(enrolled[:2])
     small, large = 2.0, 5.0  # a review among 10 and among 10,000
-    assert enough_evidence(one, calibration, small)
-    assert not enough_evidence(one, calibration, large)
-    assert enough_evidence(two, calibration, large)
+    assert enough_evidence(one, small)
+    assert not enough_evidence(one, large)
+    assert enough_evidence(two, large)
     smear = encounter_form(tuple(cut(template, 8) for template in enrolled))
-    assert not enough_evidence(smear, calibration, small)
-    assert not enough_evidence(encounter_form(()), calibration, small)
+    assert not enough_evidence(smear, small)
+    assert not enough_evidence(encounter_form(()), small)
+
+
+def test_each_pair_of_fingers_is_judged_by_the_calibration_of_its_extractors(
+    enrolled: tuple[FingerprintTemplate, ...], again: tuple[FingerprintTemplate, ...]
+) -> None:
+    fast = tuple(replace(template, extractor=Extractor.FAST_1) for template in again)
+    for probe, extractors in (
+        (again, (Extractor.LEADER_1, Extractor.LEADER_1)),
+        (fast, (Extractor.FAST_1, Extractor.LEADER_1)),
+    ):
+        calibration = Calibration.load(*extractors)
+        for share in compared(probe, enrolled).shares:
+            assert share.llr == calibration.llr(share.score, share.cylinders)
+            assert share.fmr == calibration.fmr(share.score)
+    foreign = tuple(replace(template, extractor=Extractor.FOREIGN) for template in again)
+    with pytest.raises(NotCalibrated, match="FOREIGN"):
+        compared(foreign, enrolled)
 
 
 def test_mixed_fingers_agree_and_deny(

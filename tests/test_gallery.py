@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.population import impression, person
-from capture.fingerprint.template import FingerprintTemplate
+from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.sample import FingerPosition as Finger
-from matching.encounter import Arrangement, EncounterForm, encounter_form
+from matching.encounter import Arrangement, EncounterForm, compare_encounters, encounter_form
 from matching.errors import GalleryDamaged
 from matching.fingerprint.cylinders import cylinders
 from matching.gallery import FingerprintGallery, Match
@@ -198,6 +199,29 @@ def test_comes_back_from_disk_as_it_was(gallery: FingerprintGallery, tmp_path: P
     loaded.save(tmp_path / "gallery")
     assert len(list((tmp_path / "gallery").iterdir())) == len(files)
     assert FingerprintGallery.load(tmp_path / "gallery").search(impressed(7)) == loaded.search(impressed(7))
+
+
+def test_templates_of_two_extractors_live_in_one_gallery(gallery: FingerprintGallery, tmp_path: Path) -> None:
+    prints = [replace(template, extractor=Extractor.FAST_1) for template in person(600, 5, FOUR)]
+    gallery.add(600, 700, encounter_form(prints))
+    gallery.add(601, 701, encounter_form([thin(prints[1])]))
+    gallery.save(tmp_path)
+    loaded = FingerprintGallery.load(tmp_path)
+    probe = encounter_form([impression(t, np.random.default_rng(1)) for t in person(600, 5, FOUR)])
+    for holder in (gallery, loaded):
+        best = holder.search(probe)[0]
+        assert best.key == 600
+        assert best.comparison == compare_encounters(probe, encounter_form(prints))
+        assert {finger.extractor for finger in holder.form(600).fingers} == {Extractor.FAST_1}
+        assert {finger.extractor for finger in holder.form(3).fingers} == {Extractor.LEADER_1}
+
+
+def test_an_index_of_an_older_format_is_refused(gallery: FingerprintGallery, tmp_path: Path) -> None:
+    gallery.save(tmp_path)
+    manifest = tmp_path / "gallery.json"
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(GalleryDamaged, match="another version"):
+        FingerprintGallery.load(tmp_path)
 
 
 def test_an_empty_gallery_comes_back(tmp_path: Path) -> None:

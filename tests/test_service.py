@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from benchmarks.encounters import absent, add_request, again, enroll_request, made_up_nik, missing, samples
-from capture.fingerprint.template import FingerprintTemplate
+from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.sample import FingerPosition
 from matching.fingerprint.calibration import Calibration
 from matching.gallery import FingerprintGallery
@@ -202,6 +202,54 @@ def test_every_faulty_sample_is_named(service: Service) -> None:
     assert set(refusal.fields) == {"samples[0]", "samples[2]"}
 
 
+def test_a_template_of_another_maker_is_refused(service: Service) -> None:
+    foreign = tuple(replace(finger, extractor=Extractor.FOREIGN) for finger in fingers(0))
+    request = enroll_request("foreign", made_up_nik(0), foreign)
+    refusal = refused(service.client.enrollment.Enroll, request, Code.INVALID_ARGUMENT)
+    assert set(refusal.fields) == {f"samples[{i}]" for i in range(4)}
+    assert all("FOREIGN" in text for text in refusal.fields.values())
+
+
+def test_a_person_enrolled_fast_is_found_accurately(service: Service, development_data: Path) -> None:
+    def images(
+        impression: int, people: tuple[str, ...], extractor: types_pb2.Extractor.ValueType
+    ) -> list[types_pb2.Sample]:
+        folder = development_data / "fingerprint" / "crossmatch"
+        return [
+            types_pb2.Sample(
+                modality=types_pb2.MODALITY_FINGERPRINT,
+                finger=types_pb2.FingerPosition.ValueType(position),
+                image=(folder / f"{finger}_{impression}.png").read_bytes(),
+                ppi=500,
+                extractor=extractor,
+            )
+            for position, finger in zip(FOUR, people, strict=False)
+        ]
+
+    fast, accurate = types_pb2.EXTRACTOR_FAST, types_pb2.EXTRACTOR_ACCURATE
+    person, other = ("01203", "01204"), ("01704", "01705")
+    absent_fingers = missing(p for p in FingerPosition if p and p not in FOUR[:2])
+
+    def enrolled(number: int, shown: list[types_pb2.Sample], request_id: str) -> types_pb2.Encounter:
+        request = enroll_request(request_id, made_up_nik(number), ())
+        del request.samples[:], request.missing[:]
+        request.samples.extend(shown)
+        request.missing.extend(absent_fingers)
+        return recorded(service.client.enrollment.Enroll(request, timeout=60))
+
+    first = enrolled(0, images(1, person, fast), "fast")
+    assert first.decision == UNIQUE
+    assert enrolled(1, images(1, other, accurate), "other").decision == UNIQUE
+    for extractor in (accurate, fast):
+        found = service.client.identification.Identify(
+            identification_pb2.IdentifyRequest(samples=images(2, person, extractor)), timeout=60
+        )
+        assert found.match == identification_pb2.MATCH_YES
+        assert found.candidates[0].subject_id == first.subject_id
+    assert enrolled(2, images(3, person, accurate), "second NIK").decision == DUPLICATE
+    assert enrolled(0, images(3, person, accurate), "again").decision == RETURNING
+
+
 def test_a_match_between_the_thresholds_is_held_for_review(tmp_path: Path) -> None:
     # One finger is worth what the calibration sample supports and no more: here less than a match.
     with running(tmp_path / "data", fpir_match=1e-6) as service:
@@ -374,7 +422,7 @@ def test_a_later_calibration_does_not_change_an_answer(
         first = service.client.enrollment.Enroll(request, timeout=60)
     now = Calibration.load()
     later = replace(now, fmrs=tuple(min(1.0, 2 * f) for f in now.fmrs), llrs=tuple(v - 1 for v in now.llrs))
-    monkeypatch.setattr(Calibration, "load", lambda: later)
+    monkeypatch.setattr(Calibration, "load", lambda *_: later)
     with running(tmp_path / "data") as service:
         assert service.client.enrollment.Enroll(request, timeout=60) == first
         seen = service.client.enrollment.GetEncounter(

@@ -4,16 +4,18 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from math import log10
 from pathlib import Path
 
 import pytest
 
 from benchmarks.encounters import Fingers, add_request, again, enroll_request, made_up_nik
+from capture.fingerprint.template import Extractor
 from matching.decision import Decision, Reason
 from matching.gallery import FingerprintGallery
 from rekam import codec
 from rekam.config import load_settings
-from rekam.errors import DeadlinePassed, NotFound, RequestConflict, ShuttingDown
+from rekam.errors import DeadlinePassed, InvalidRequest, NotFound, RequestConflict, ShuttingDown
 from rekam.exchange import Presented, Recapture, Recorded
 from rekam.store import ChangeKind, Resolution, Transaction
 from rekam.v1 import enrollment_pb2
@@ -228,6 +230,24 @@ def test_an_arrangement_is_noticed_only_where_somebody_matches(workflow: Workflo
     enroll(workflow, enroll_request("first", made_up_nik(0), fingers(0)))
     other = enroll(workflow, enroll_request("other", made_up_nik(1), fingers(1)))
     assert other.reasons == (Reason.NOBODY_MATCHES,)
+
+
+def test_verifying_against_more_encounters_asks_for_more(workflow: Workflow) -> None:
+    enroll(workflow, enroll_request("first", made_up_nik(0), fingers(0)))
+    probe = presented(again(fingers(0), 5))
+    asked = [workflow.verify(probe, nik=made_up_nik(0)).verify_llr]
+    for number in (1, 2):
+        added = enroll(workflow, enroll_request(f"{number}", made_up_nik(0), again(fingers(0), number)))
+        assert added.evidence.verify_llr == asked[-1]
+        asked.append(workflow.verify(probe, nik=made_up_nik(0)).verify_llr)
+    assert asked == pytest.approx([3, 3 + log10(2), 3 + log10(3)])
+
+
+def test_a_template_of_another_maker_is_refused(workflow: Workflow) -> None:
+    foreign = replace(fingers(0)[1], extractor=Extractor.FOREIGN)
+    with pytest.raises(InvalidRequest, match="FOREIGN") as refused:
+        workflow.identify(presented([fingers(0)[0], foreign]))
+    assert [field for field, _ in refused.value.violations] == ["samples[1]"]
 
 
 def presented(some: Fingers) -> list[Presented]:

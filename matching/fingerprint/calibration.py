@@ -1,11 +1,15 @@
 """From a comparison score to what it is worth: a likelihood ratio, and the false match rate it stands for.
 
 The shipped curves were fitted by `benchmarks/calibrate.py` on real genuine and impostor pairs. They claim
-nothing the sample does not support: the likelihood ratio is capped on both sides, and no false match rate is
-below the rule of three (three over the number of impostor pairs).
+nothing the sample does not support: the likelihood ratio is capped on both sides, by how much detail there
+is, and no false match rate is below the rule of three (three over the number of impostor pairs).
+
+Strangers rich in detail score more than poor ones, so the score is first corrected for the number of
+cylinders of the finger that has fewer. They are counted; a quality would be what a template claims.
 """
 
 import json
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +23,9 @@ from matching.fingerprint.comparison import COMPARISON_VERSION
 FMR_1E2 = 1e-2
 FMR_1E3 = 1e-3
 FMR_1E4 = 1e-4
-FORMAT = 2
+FORMAT = 3
+TYPICAL = 30  # cylinders at which a score is taken as it is
+FEWEST = 10  # fewer are corrected for like so many
 
 
 class RateUnsupported(MatchingError):
@@ -30,18 +36,29 @@ class NotCalibrated(MatchingError):
     """Templates of two extractors that were never calibrated together: their scores say nothing known."""
 
 
+def detail_of(cylinders: int) -> float:
+    """What the correction of a score is proportional to: 0 where detail is typical."""
+    return math.log(max(cylinders, FEWEST) / TYPICAL)
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Two monotone curves over the comparison score, and the sample they rest on.
 
-    `llr_scores`, `llrs`: corners of the log10 likelihood ratio, rising, straight between them, constant
-    outside. `fmr_scores`, `fmrs`: steps of the false match rate, each an upper 95 % confidence bound that
+    `llr_scores`, `llrs`: corners of the log10 likelihood ratio over the corrected score, rising, straight
+    between them, constant outside. `correction`: what a finger e times as rich scores more by chance.
+    `cylinders`: where a bin of detail ends and the next begins; `lowest`, `highest`: what the pairs of each
+    bin support. `fmr_scores`, `fmrs`: steps of the false match rate, each an upper 95 % confidence bound that
     holds from its score on; scores rise, rates fall, the last is the smallest that is supported.
     `extractors`: of the two templates compared, in either order.
     """
 
     llr_scores: tuple[float, ...]
     llrs: tuple[float, ...]
+    correction: float
+    cylinders: tuple[int, ...]
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
     fmr_scores: tuple[float, ...]
     fmrs: tuple[float, ...]
     genuine_pairs: int
@@ -54,10 +71,24 @@ class Calibration:
         for scores, values, sign in curves:
             if not scores or len(scores) != len(values):
                 raise ValueError("a calibration curve needs as many values as scores")
+            if not all(math.isfinite(number) for number in (*scores, *values)):
+                raise ValueError("a calibration curve is made of numbers")
             if any(b <= a for a, b in pairwise(scores)):
                 raise ValueError("the scores of a calibration curve rise")
             if any(sign * b < sign * a for a, b in pairwise(values)):
                 raise ValueError("a likelihood ratio rises and a false match rate falls with the score")
+        if not (math.isfinite(self.correction) and self.correction >= 0):
+            raise ValueError("calibration corrects for detail that raises the scores of strangers")
+        if not len(self.lowest) == len(self.highest) == len(self.cylinders) + 1:
+            raise ValueError("each bin of detail has a lowest and a highest likelihood ratio")
+        if any(b <= a for a, b in pairwise(self.cylinders)):
+            raise ValueError("the bins of detail of a calibration rise")
+        if not all(
+            -math.inf < a <= 0 <= b < math.inf for a, b in zip(self.lowest, self.highest, strict=True)
+        ):
+            raise ValueError("the lowest likelihood ratio is 0 at most, the highest at least")
+        if not (self.impostor_pairs > 0 and all(0 <= rate <= 1 for rate in self.fmrs)):
+            raise ValueError("a false match rate of a calibration is 0 to 1, of at least one impostor pair")
         if self.fmrs[-1] < self.floor:
             raise ValueError(f"{self.impostor_pairs} impostor pairs do not support an FMR of {self.fmrs[-1]}")
 
@@ -99,6 +130,10 @@ class Calibration:
             return cls(
                 llr_scores=tuple(data["llr_scores"]),
                 llrs=tuple(data["llrs"]),
+                correction=data["correction"],
+                cylinders=tuple(data["cylinders"]),
+                lowest=tuple(data["lowest"]),
+                highest=tuple(data["highest"]),
                 fmr_scores=tuple(data["fmr_scores"]),
                 fmrs=tuple(data["fmrs"]),
                 genuine_pairs=data["genuine_pairs"],
@@ -106,7 +141,7 @@ class Calibration:
                 extractors=extractors,
                 comparison_version=content["comparison_version"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ParametersUnavailable(f"the fingerprint calibration is damaged: {error!r}") from error
 
     @property
@@ -114,8 +149,17 @@ class Calibration:
         """The smallest false match rate the sample supports: the rule of three."""
         return 3 / self.impostor_pairs
 
-    def llr(self, score: float) -> float:
-        """Log10 of how much more often one finger gives this score than two do. Cost: about 1 us."""
+    def llr(self, score: float, cylinders: int = TYPICAL) -> float:
+        """Log10 of how much more often one finger gives this score than two do. Cost: about 1 us.
+
+        `cylinders`: of the finger that has fewer.
+        """
+        detail = bisect_right(self.cylinders, cylinders)
+        llr = self._llr(score - self.correction * detail_of(cylinders))
+        return min(max(llr, self.lowest[detail]), self.highest[detail])
+
+    def _llr(self, score: float) -> float:
+        """Read the curve at a corrected score."""
         right = bisect_right(self.llr_scores, score)
         if right == 0:
             return self.llrs[0]
