@@ -378,6 +378,7 @@ def _histograms(compared: Sequence[Compared], pooled: Rates) -> str:
     from matplotlib.ticker import FuncFormatter
 
     thresholds = [(at.threshold, at.fmr) for at in pooled.fnmr_at_fmr if at.threshold is not None]
+    pooled_over = "pooled " if len(compared) > 1 else ""
     columns = min(2, len(compared))
     rows = math.ceil(len(compared) / columns)
     figure = _new_figure(5.4 * columns if columns > 1 else 8, 2.6 * rows + 0.3)
@@ -395,7 +396,9 @@ def _histograms(compared: Sequence[Compared], pooled: Rates) -> str:
             axes.stairs(share, bins, color=colour, linewidth=1.3, label=f"{label}, {len(every):,}")
         if thresholds:
             threshold, fmr = thresholds[-1]
-            axes.axvline(threshold, color=_INK, linewidth=1, linestyle="--", label=f"pooled FMR {fmr:g}")
+            axes.axvline(
+                threshold, color=_INK, linewidth=1, linestyle="--", label=f"{pooled_over}FMR {fmr:g}"
+            )
         axes.set(yscale="log", ylim=(smallest / 2, 1), xlim=(0, bins[-1]))
         axes.set_title(one.prints.name, fontsize=10, loc="left", color=_INK)
         axes.grid(color="0.93", linewidth=0.6)
