@@ -70,7 +70,7 @@ class Thresholds:
         fpir_review: float = 1e-1,
         fmr_verify: float = 1e-3,
     ) -> "Thresholds":
-        """Thresholds for a gallery of `encounters`, `own` of them the claimed subject's, and the wanted rates.
+        """Thresholds for a gallery of `encounters`, `own` of them the claimed subject's; wanted rates.
 
         Fewer than ten encounters count as ten, so that the first enrolments are not judged more leniently.
         """

@@ -206,10 +206,11 @@ def test_caps_come_from_the_sample() -> None:
 
 def test_detail_is_corrected_for_and_caps_are_those_of_its_bin() -> None:
     few, many = normal_pairs(2000, 8), normal_pairs(20_000, 9)
-    few = replace(few, score=few.score / 10 + 0.3 * few.genuine)
-    many = replace(many, score=many.score / 10 + 0.3 * many.genuine + 0.05 * log(60 / 15))
-    found = fitted([of_detail(few, 15), of_detail(many, 60)], bins=(20, 40))
-    assert found.correction == pytest.approx(0.05, abs=0.011)
+    poor, rich = (replace(one, score=one.score + log(n / TYPICAL)) for one, n in ((few, 15), (many, 60)))
+    found = fitted([of_detail(poor, 15), of_detail(rich, 60)], correction=1.0, bins=(20, 40))
+    alike = fitted([of_detail(few), of_detail(many)], bins=())
+    assert found.llr_scores == pytest.approx(alike.llr_scores)
+    assert found.correction == 1.0
     assert found.cylinders == (20, 40)
     assert found.highest == pytest.approx((log10(2000 / 3), 0.0, log10(20_000 / 3)))
     assert found.lowest[1] == 0.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.population import person
 from capture.fingerprint.extract import FingerprintExtractor
-from capture.fingerprint.template import FingerprintTemplate
+from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from capture.sample import FingerPosition, Sample
 from matching.errors import ParametersUnavailable
 from matching.fingerprint.cylinders import BASE_WORDS, LAYERS, Cylinders, cylinders
@@ -73,16 +73,27 @@ def test_motion_changes_nothing(turn: float, dx: float, dy: float, who: int) -> 
     assert cosine.min() > 0.97
 
 
-def test_real_mates_are_nearer_than_strangers(development_data: Path) -> None:
-    extractor = FingerprintExtractor()
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (ExtractorChoice.ACCURATE, ExtractorChoice.ACCURATE),
+        (ExtractorChoice.ACCURATE, ExtractorChoice.FAST),
+        (ExtractorChoice.FAST, ExtractorChoice.FAST),
+    ],
+)
+def test_real_mates_are_nearer_than_strangers(
+    development_data: Path, one: ExtractorChoice, other: ExtractorChoice
+) -> None:
+    extractors = {choice: FingerprintExtractor(choice) for choice in (one, other)}
 
-    def read(name: str) -> np.ndarray:
+    def read(name: str, choice: ExtractorChoice) -> np.ndarray:
         image = cv2.imread(str(development_data / "fingerprint" / "crossmatch" / name), cv2.IMREAD_GRAYSCALE)
-        template = extractor.extract(Sample(np.asarray(image, dtype=np.uint8), 500)).template
+        template = extractors[choice].extract(Sample(np.asarray(image, dtype=np.uint8), 500)).template
         assert template is not None
         return described(template)
 
-    first, again, stranger = read("01203_1.png"), read("01203_2.png"), read("01704_1.png")
+    first, again = read("01203_1.png", one), read("01203_2.png", other)
+    stranger = read("01704_1.png", other)
     mated, strange = (first @ again.T).max(axis=1), (first @ stranger.T).max(axis=1)
     assert np.median(mated) > np.quantile(strange, 0.99)
     assert np.mean(mated > strange.max()) > 0.5

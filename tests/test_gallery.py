@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from benchmarks.population import impression, person
 from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.sample import FingerPosition as Finger
-from matching.encounter import Arrangement, EncounterForm, compare_encounters, encounter_form
+from matching.encounter import Arrangement, EncounterForm, encounter_form
 from matching.errors import GalleryDamaged
+from matching.fingerprint.calibration import Calibration
 from matching.fingerprint.cylinders import cylinders
 from matching.gallery import FingerprintGallery, Match
 from tests.prints import at, cut
@@ -208,10 +209,12 @@ def test_templates_of_two_extractors_live_in_one_gallery(gallery: FingerprintGal
     gallery.save(tmp_path)
     loaded = FingerprintGallery.load(tmp_path)
     probe = encounter_form([impression(t, np.random.default_rng(1)) for t in person(600, 5, FOUR)])
+    together = Calibration.load(Extractor.LEADER_1, Extractor.FAST_1)
     for holder in (gallery, loaded):
         best = holder.search(probe)[0]
         assert best.key == 600
-        assert best.comparison == compare_encounters(probe, encounter_form(prints))
+        assert {share.fmr for share in best.comparison.shares} == {together.floor}
+        assert {share.llr for share in best.comparison.shares} == {together.llr(1.0)}
         assert {finger.extractor for finger in holder.form(600).fingers} == {Extractor.FAST_1}
         assert {finger.extractor for finger in holder.form(3).fingers} == {Extractor.LEADER_1}
 

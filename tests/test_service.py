@@ -246,7 +246,7 @@ def test_a_person_enrolled_fast_is_found_accurately(service: Service, developmen
         )
         assert found.match == identification_pb2.MATCH_YES
         assert found.candidates[0].subject_id == first.subject_id
-    assert enrolled(2, images(3, person, accurate), "second NIK").decision == DUPLICATE
+    assert enrolled(2, images(3, person, accurate), "second-nik").decision == DUPLICATE
     assert enrolled(0, images(3, person, accurate), "again").decision == RETURNING
 
 
