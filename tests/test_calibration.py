@@ -145,6 +145,7 @@ def test_a_threshold_stands_for_its_rate(rate: float) -> None:
         {"correction": -0.1},
         {"correction": float("nan")},
         {"cylinders": (20, 20), "lowest": (-1.0, -1.0, -1.0), "highest": (2.0, 2.0, 2.0)},
+        {"cylinders": (float("nan"),)},
         {"highest": (2.0,)},
         {"lowest": (0.5, -1.0)},
         {"highest": (2.0, float("inf"))},

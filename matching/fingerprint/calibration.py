@@ -81,7 +81,9 @@ class Calibration:
             raise ValueError("calibration corrects for detail that raises the scores of strangers")
         if not len(self.lowest) == len(self.highest) == len(self.cylinders) + 1:
             raise ValueError("each bin of detail has a lowest and a highest likelihood ratio")
-        if any(b <= a for a, b in pairwise(self.cylinders)):
+        if not all(math.isfinite(number) for number in self.cylinders) or any(
+            b <= a for a, b in pairwise(self.cylinders)
+        ):
             raise ValueError("the bins of detail of a calibration rise")
         if not all(
             -math.inf < a <= 0 <= b < math.inf for a, b in zip(self.lowest, self.highest, strict=True)
