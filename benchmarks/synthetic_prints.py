@@ -63,8 +63,9 @@ class Pattern(StrEnum):
 class Master:
     """One whole finger, flat and undisturbed, at 500 ppi.
 
-    `ridges` `(H, W) float32`, +1 on ridges, -1 in valleys; `pores` and `creases` `(H, W) float32`, 0 to 1;
-    all read-only. `half_width`, `half_height`: the area that a firm touch prints, in pixels.
+    `ridges` `(H, W) float32`: +1 on ridges, -1 in valleys, less where ridges fail to meet; `pores` and
+    `creases` `(H, W) float32`: 0 to 1; all read-only. `half_width`, `half_height`: the area that a firm touch
+    prints, in pixels.
     """
 
     pattern: Pattern

@@ -64,7 +64,8 @@ def test_shapes_and_ranges(fingers: tuple[Master, ...]) -> None:
         for field in (whole.ridges, whole.pores, whole.creases):
             assert field.shape == FINGER_SHAPE
             assert field.dtype == np.float32
-            assert -1 <= field.min() <= field.max() <= 1
+            assert -2 <= field.min() <= field.max() <= 1
+        assert min(whole.pores.min(), whole.creases.min()) >= 0
         image = impression(whole, 0)
         assert image.shape == PRINT_SHAPE
         assert image.dtype == np.uint8
@@ -103,8 +104,9 @@ def test_patterns_follow_the_finger(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_extractor_finds_as_much_as_on_real_prints(
     templates: list[tuple[int, FingerprintTemplate]],
 ) -> None:
+    assert 40 <= np.mean([len(template) for _, template in templates]) <= 85
     for _, template in templates:
-        assert 25 <= len(template) <= 95
+        assert len(template) >= 25
         assert template.quality >= 40
 
 
