@@ -44,7 +44,7 @@ _VALLEY = 0.6  # how much of a valley there is where ridges fail to meet: more m
 _GROWTH_SPREAD = 0.4  # of the logarithm of the steps
 _SLIM_SPREAD = 0.07  # relative
 _NAIL_SPREAD = 0.09  # relative
-_LEAN, _WANDER, _FINE = 0.18, 0.09, 0.05  # of the ridges' direction over 110, 40 and 16 pixels, radians
+_LEAN, _WANDER, _FINE = 0.26, 0.09, 0.05  # of the ridges' direction over 110, 40 and 16 pixels, radians
 _IRREGULARITY_SPREAD = 0.5  # of the logarithm of the last two
 
 
@@ -150,7 +150,7 @@ class Scanner:
 LIVE_SCAN = Scanner(PRINT_SHAPE, (1.0, 1.0), (232, 262), 6, (0.66, 0.82), (0.5, 0.8), (1, 4), 0, 0, 1.0)
 OPTICAL = Scanner((374, 388), (0.84, 0.86), (246, 262), 2, (0.55, 0.95), (0.5, 0.8), (1, 3), 0, 10, 1.0)
 NARROW = Scanner((492, 260), (0.84, 0.84), (165, 225), 45, (0.70, 0.85), (0.7, 1.0), (1, 3), 0, 120, 0.9)
-CAPACITIVE = Scanner((300, 300), (0.68, 0.56), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25, 1.0)
+CAPACITIVE = Scanner((300, 300), (0.68, 0.56), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25, 1.2)
 
 
 @dataclass(frozen=True, slots=True)
