@@ -109,7 +109,7 @@ def main(
     # 3. the record, and a picture of synthetic prints only
     decisive = found["fvc2002_db1-3_b"]
     record = {
-        "command": "python -m benchmarks.check_synthetic_prints",
+        "command": "python -m benchmarks.check_synthetic_prints" + ("" if crossmatch else " --no-crossmatch"),
         **provenance(),
         "parameters": {
             "varied": asdict(VARIED),
