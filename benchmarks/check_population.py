@@ -10,9 +10,9 @@ CrossMatch, those of the small scanners beside FVC2002 DB1_B to DB3_B pooled (DB
 
 fits the population again and writes `population.json`: the ridge flow to orientation fields of every second
 CrossMatch finger; then density, how far minutiae gather and how much impressions differ to the scores of the
-same fingers; and the density on the small scanners to the number of minutiae in FVC2002. What is checked is
-therefore out of sample: the other CrossMatch fingers, and scores of FVC2002. The windows of the scanners
-were set by hand, after where in the images minutiae lie.
+same fingers; and the density on the small scanners to the number of minutiae in FVC2002. Not fitted to are
+the other CrossMatch fingers, and the scores of FVC2002; but what was set by hand (docs/decisions/0009) had
+all of them in sight.
 """
 
 import json
