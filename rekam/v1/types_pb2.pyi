@@ -109,7 +109,7 @@ class _ExtractorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Extractor.V
     EXTRACTOR_ACCURATE: _Extractor.ValueType  # 1
     """The most accurate one: for enrolment."""
     EXTRACTOR_FAST: _Extractor.ValueType  # 2
-    """A fraction of the cost, with more errors: where time is short."""
+    """A quarter of the cost: where time is short. Both kinds of templates are comparable."""
 
 class Extractor(_Extractor, metaclass=_ExtractorEnumTypeWrapper):
     """What turns an image into a template."""
@@ -119,7 +119,7 @@ EXTRACTOR_UNSPECIFIED: Extractor.ValueType  # 0
 EXTRACTOR_ACCURATE: Extractor.ValueType  # 1
 """The most accurate one: for enrolment."""
 EXTRACTOR_FAST: Extractor.ValueType  # 2
-"""A fraction of the cost, with more errors: where time is short."""
+"""A quarter of the cost: where time is short. Both kinds of templates are comparable."""
 Global___Extractor: _TypeAlias = Extractor  # noqa: Y015
 
 class _MissingReason:
