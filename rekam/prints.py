@@ -227,7 +227,7 @@ def _extractor(choice: ExtractorChoice) -> FingerprintExtractor:
 def _extraction_version() -> str:
     """Digest of what templates depend on: libraries, and the code and data of extraction."""
     digest = hashlib.sha256()
-    for module in ("numpy", "cv2", "onnxruntime", "PIL"):
+    for module in ("numpy", "cv2", "onnx", "onnxruntime", "PIL"):
         digest.update(f"{module} {import_module(module).__version__} ".encode())
     for source in extraction_sources():
         digest.update(source.read_bytes())
