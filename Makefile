@@ -43,7 +43,11 @@ demo: setup      ## enrol people over gRPC, bring some back under new NIKs (DATA
 bench: setup     ## measure every figure of the README, into benchmarks/results/ (over an hour)
 	$(BIN)/python -m benchmarks.accuracy --cache .bench-cache
 	$(BIN)/python -m benchmarks.compare_speed --cache .bench-cache
+	$(BIN)/python -m benchmarks.extraction_cost
+	$(BIN)/python -m benchmarks.quality --cache .bench-cache
+	$(BIN)/python -m benchmarks.foreign_templates
 	$(BIN)/python -m benchmarks.check_population --cache .bench-cache
+	$(BIN)/python -m benchmarks.check_synthetic_prints --cache .bench-cache --no-crossmatch
 	$(BIN)/python -m benchmarks.identify --cache .bench-cache
 	$(BIN)/python -m benchmarks.store_commits
 	$(BIN)/python -m benchmarks.reliability kill
