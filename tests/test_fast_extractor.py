@@ -113,7 +113,13 @@ def test_crops_to_the_mask(network: FastNetwork, print_of_a_finger: NDArray[np.u
     found = network(around, mask)
     check_contract(found, mask)
     found[:, :2] -= (160, 200)
-    strong = alone[alone[:, 4] > 0.5]
+    # Where the image cuts the finger off, what lies beyond makes a difference.
+    height, width = print_of_a_finger.shape
+    far = (np.abs(alone[:, 0] - width / 2) < width / 2 - 40) & (
+        np.abs(alone[:, 1] - height / 2) < height / 2 - 40
+    )
+    strong = alone[(alone[:, 4] > 0.6) & far]
+    assert len(strong) > 20
     assert np.hypot(*(strong[:, None, :2] - found[None, :, :2]).T).min(axis=0).max() < 4
 
 

@@ -47,6 +47,7 @@ def test_a_population_is_like_itself() -> None:
     assert met(found) == [True] * 4
     assert found[0].real == pytest.approx(2.0)
     assert found[0].low is not None
+    assert found[0].high is not None
     assert found[0].low <= 2.0 <= found[0].high
     assert all(row.met is None for row in found[5:])
     lost = next(row for row in found if row.name == "no template, %")

@@ -90,7 +90,7 @@ class Comparison:
 def similarity(a: Cylinders, b: Cylinders) -> float:
     """How alike two fingers are, 0 to 1; symmetric to the bit, 0 where either has no cylinders.
 
-    Never raises. Cost: about 25 us for 50 cylinders each, one thread, without the GIL; thread-safe.
+    Never raises. Cost: about 30 us for two fingers, 60 us for one, one thread, without the GIL; thread-safe.
     """
     return compare(a, b).score
 
