@@ -20,6 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from capture.errors import CaptureError
+from capture.fingerprint.extract import to_500_ppi
+from capture.fingerprint.nfiq2 import nfiq2
 from capture.fingerprint.template import ExtractorChoice
 from capture.sample import FingerPosition
 from matching.errors import MatchingError
@@ -29,6 +31,7 @@ from rekam.errors import InvalidRequest, RekamError
 from rekam.evaluate import evaluate_app
 from rekam.explain import explain
 from rekam.image_records import pack, unpack
+from rekam.prints import read_print
 from rekam.records import template_app
 from rekam.server import Server, serve
 from rekam.v1 import (
@@ -277,11 +280,16 @@ def assess_command(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An image of one finger.")],
     ppi: Ppi = None,
     extractor: Extractor = None,
+    with_nfiq2: Annotated[
+        bool, typer.Option("--nfiq2", help="Also give NFIQ 2, computed here (rekam[nfiq2]); not with --json.")
+    ] = False,
     server: Address = DEFAULT_ADDRESS,
     timeout: Timeout = 60,
     as_json: AsJson = False,
 ) -> None:
     """Judge an image without recording it. Exit status 2: unusable."""
+    if with_nfiq2 and as_json:
+        raise InvalidRequest([("--nfiq2", "cannot be given with --json, which prints the server's answer")])
     file = FingerFile(FingerPosition.UNKNOWN, image)
     request = quality_pb2.AssessRequest(sample=sample(file, ppi, extractor=extractor))
     with _connected(server) as client:
@@ -297,6 +305,9 @@ def assess_command(
         )
         for feedback in quality.feedback:
             out.print(f"  {feedback.code}: {feedback.advice}", highlight=False)
+    if with_nfiq2:
+        theirs = nfiq2(to_500_ppi(read_print(image, ppi)).image)
+        out.print(f"NFIQ 2: {theirs.score}" if theirs.usable else "NFIQ 2: none", highlight=False)
     if not quality.usable:
         raise typer.Exit(2)
 

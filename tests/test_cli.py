@@ -146,6 +146,9 @@ def test_a_print_is_judged(rekam: Cli, prints: Path) -> None:
     assert re.match(r"quality \d+ of 100, \d+ minutiae; png, 400 x 500 pixels at 500 ppi\n", good.out)
     blank = rekam("assess", prints / "blank" / "right_thumb.png", status=2)
     assert "blank: Nothing was captured: place the finger on the sensor." in blank.out
+    beside = rekam("assess", prints / "1_1" / "right_thumb.png", "--nfiq2")
+    assert re.search(r"^NFIQ 2: [1-9][0-9]?$", beside.out, re.MULTILINE)
+    assert "--json" in rekam("assess", prints / "1_1" / "right_thumb.png", "--nfiq2", "--json", status=1).err
     as_json = json.loads(rekam("assess", prints / "1_1" / "right_thumb.png", "--json").out)
     assert as_json["quality"]["usable"] is True
 
