@@ -11,7 +11,9 @@ import grpc
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 
+from capture.errors import RecordRefused
 from capture.fingerprint.template import ExtractorChoice
+from capture.formats.finger_image import MAGIC, read_finger_images
 from capture.sample import FingerPosition
 from rekam.errors import InvalidRequest
 from rekam.v1 import types_pb2
@@ -81,8 +83,9 @@ def finger_files(paths: Sequence[Path]) -> list[FingerFile]:
     """The fingers in folders and files, told by the names of the files.
 
     What stands before a file's ending, less a trailing `_<number>`, is a position by name or ISO code:
-    `right_index.png`, `2.wsq`, `left_thumb_2.png`, `unknown.bmp`. Raises `InvalidRequest` for a name that
-    tells no finger, and where there is no image.
+    `right_index.png`, `2.wsq`, `left_thumb_2.png`, `unknown.bmp`. Where the name tells none, a finger image
+    record's own position holds. Raises `InvalidRequest` for any other file whose name tells no finger, for
+    one given twice, and where there is no image.
     """
     files: list[Path] = []
     for path in paths:
@@ -90,6 +93,11 @@ def finger_files(paths: Sequence[Path]) -> list[FingerFile]:
         files.extend(inside)
     if not files:
         raise InvalidRequest([("files", f"no images in {', '.join(map(str, paths))}")])
+    given: set[Path] = set()
+    for path in files:
+        if path.resolve() in given:
+            raise InvalidRequest([("files", f"{path} is given twice")])
+        given.add(path.resolve())
     return [FingerFile(_position(path), path) for path in files]
 
 
@@ -128,9 +136,27 @@ def words_of(error: grpc.RpcError) -> str:
 
 def _position(path: Path) -> FingerPosition:
     stem = path.stem.lower().replace("-", "_")
-    for name in (stem, re.sub(r"_\d+$", "", stem)):
-        if (position := _POSITIONS.get(name.lstrip("0") or "0")) is not None:
-            return position
+    names = (stem, re.sub(r"_\d+$", "", stem))
+    named = [_POSITIONS[key] for name in names if (key := name.lstrip("0") or "0") in _POSITIONS]
+    if named and named[0] is not FingerPosition.UNKNOWN:
+        return named[0]
+    if (recorded := _recorded_position(path)) is not None:
+        return recorded
+    if named:
+        return named[0]
     raise InvalidRequest(
         [("files", f"{path.name} tells no finger: name it right_thumb ... left_little, 1 ... 10, or unknown")]
     )
+
+
+def _recorded_position(path: Path) -> FingerPosition | None:
+    """The finger a finger image record shows, `UNKNOWN` where that is no single one; None for other files."""
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            return None
+    try:
+        positions = {image.position for image in read_finger_images(path.read_bytes()).images}
+    except RecordRefused:
+        return FingerPosition.UNKNOWN  # whoever decodes it says what is wrong with it
+    single = positions.pop() if len(positions) == 1 else 0
+    return FingerPosition(single) if single in set(FingerPosition) else FingerPosition.UNKNOWN

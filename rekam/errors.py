@@ -9,6 +9,7 @@
     ├── WrongState        the record exists, but not in a state that allows this
     ├── DeadlinePassed    the caller's deadline passed before the commit
     ├── ShuttingDown      the service is stopping and takes no new work
+    ├── NotWritten        a file asked for cannot be written
     └── StoreError        the store cannot serve
         ├── StoreLocked   another process has the data folder or the database open
         ├── StoreNewer    the database was written by a newer Rekam
@@ -70,6 +71,10 @@ class DeadlinePassed(RekamError):
 
 class ShuttingDown(RekamError):
     """The service is stopping; nothing was done."""
+
+
+class NotWritten(RekamError):
+    """A file asked for cannot be written; the message names it, and nothing of it was left."""
 
 
 class StoreError(RekamError):

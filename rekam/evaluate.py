@@ -12,6 +12,7 @@ go through their native bytes, as they do in a gallery.
 """
 
 import csv
+import io
 import json
 import math
 import os
@@ -47,7 +48,9 @@ from matching.error_rates import (
     resampled_points,
 )
 from matching.errors import MatchingError
+from rekam.errors import RekamError
 from rekam.prints import Compared, EvaluationError, all_pairs, compare_set, print_sets
+from rekam.written import require_writable, written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -256,21 +259,22 @@ def write_scores(path: Path, compared: Sequence[Compared]) -> None:
     `a` and `b` are file stems, `<set>/<stem>` where there are several sets. A score is its shortest exact
     decimal, empty where extraction failed.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("a", "b", "genuine", "score"))
-        for result in compared:
-            prefix = f"{result.prints.name}/" if len(compared) > 1 else ""
-            stems = [prefix + impression.stem for impression in result.prints.impressions]
-            first, second = all_pairs(len(stems))
-            columns = (
-                first.tolist(),
-                second.tolist(),
-                result.pairs.genuine.tolist(),
-                result.pairs.score.tolist(),
-            )
-            for i, j, genuine, score in zip(*columns, strict=True):
-                writer.writerow((stems[i], stems[j], int(genuine), "" if score == FAILED else repr(score)))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("a", "b", "genuine", "score"))
+    for result in compared:
+        prefix = f"{result.prints.name}/" if len(compared) > 1 else ""
+        stems = [prefix + impression.stem for impression in result.prints.impressions]
+        first, second = all_pairs(len(stems))
+        columns = (
+            first.tolist(),
+            second.tolist(),
+            result.pairs.genuine.tolist(),
+            result.pairs.score.tolist(),
+        )
+        for i, j, genuine, score in zip(*columns, strict=True):
+            writer.writerow((stems[i], stems[j], int(genuine), "" if score == FAILED else repr(score)))
+    written(path, text.getvalue().encode())
 
 
 def plain(value: object) -> object:
@@ -304,7 +308,9 @@ def draw_det(path: Path, compared: Sequence[Compared]) -> None:
         curves.append(Curve(f"{name}, all pairs", result.pairs, f"C{i}"))
         curves.append(Curve(f"{name}, FVC protocol", result.pairs[result.fvc], f"C{i}", ":", 1.4))
     draw_curves(figure.add_subplot(title="Detection error trade-off"), curves)
-    figure.savefig(path, format="png")
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    written(path, png.getvalue())
 
 
 def draw_curves(axes: "Axes", curves: Sequence[Curve]) -> None:
@@ -396,6 +402,10 @@ def evaluate_fingerprint(
     try:
         if page is not None:
             require_html(page)
+        json_file = None if json_out in (None, "-") else Path(json_out)
+        for target in (scores, det, json_file, page):
+            if target is not None:
+                require_writable(target)
         if peers and page is None:
             raise EvaluationError("--peers is shown in a report: add --report FILE.html")
         if peers:
@@ -421,8 +431,8 @@ def evaluate_fingerprint(
             write_scores(scores, compared)
         if det is not None:
             draw_det(det, compared)
-        if json_out is not None and json_out != "-":
-            Path(json_out).write_text(report_json(result, replicates, seed), encoding="utf-8")
+        if json_file is not None:
+            written(json_file, report_json(result, replicates, seed).encode())
         if page is not None:
             made = Circumstances(
                 date=f"{datetime.now().astimezone():%d %B %Y}",
@@ -433,9 +443,9 @@ def evaluate_fingerprint(
                 seed=seed,
             )
             beside = peer_pipelines(compared, made, workers=workers, console=console) if peers else []
-            page.write_text(evaluation_page(compared, result, beside, made, console), encoding="utf-8")
+            written(page, evaluation_page(compared, result, beside, made, console).encode())
             console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
-    except (EvaluationError, CaptureError, MatchingError, OSError) as error:
+    except (EvaluationError, CaptureError, MatchingError, RekamError, OSError) as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(f"done in {time.monotonic() - started:.0f} s", highlight=False)

@@ -23,8 +23,10 @@ from matching.errors import MatchingError
 from matching.fingerprint.calibration import Calibration, NotCalibrated
 from matching.fingerprint.comparison import Comparison, compare
 from matching.fingerprint.cylinders import cylinders
+from rekam.errors import RekamError
 from rekam.overlap import Overlap, Role, overlap
 from rekam.prints import decode_print
+from rekam.written import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -491,8 +493,8 @@ def explain(
         explanation = explain_prints(_read(a, each[0]), _read(b, each[-1]), extractor)
         picture = draw(explanation, (a.name, b.name))
         _, png = cv2.imencode(".png", picture[..., ::-1])
-        out.write_bytes(png.tobytes())
-    except (CaptureError, MatchingError, OSError) as error:
+        written(out, png.tobytes())
+    except (CaptureError, MatchingError, RekamError, OSError) as error:
         errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     for line in words(explanation, (a.name, b.name)):

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from capture.decode import decode_finger_image, decode_image, encoding_of
-from capture.errors import CaptureError, ImageRefused
+from capture.errors import CaptureError, ImageRefused, RecordRefused
 from capture.formats.cbeff import (
     BdbInfo,
     BiometricType,
@@ -40,7 +40,8 @@ from capture.formats.finger_image import (
 from capture.formats.iris_image import IrisRecord2005, read_iris_images
 from capture.sample import FingerPosition
 from rekam.client import FingerFile, finger_files
-from rekam.errors import RekamError
+from rekam.errors import NotWritten, RekamError
+from rekam.written import written
 
 _SUFFIXES = {"png": ".png", "jpeg": ".jpg", "wsq": ".wsq", "jp2": ".jp2", "j2k": ".j2k"}
 _COMPRESSIONS = {
@@ -102,8 +103,10 @@ def images_within(data: bytes) -> Iterator[Unpacked]:
     elif data.startswith(b"FAC\x00"):
         for face in read_face_images(data).images:
             yield _file("face", face.data)
-    else:
+    elif data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         yield from _images_of(read_cbeff(data).bir)
+    else:
+        raise RecordRefused("no finger, iris or face image record and no CBEFF file")
 
 
 def _images_of(bir: Bir) -> Iterator[Unpacked]:
@@ -201,16 +204,23 @@ def unpack(
     errors = Console(stderr=True)
     names: Counter[str] = Counter()
     try:
-        images = list(images_within(record.read_bytes()))
-        out.mkdir(parents=True, exist_ok=True)
-        for image in images:
+        made: list[tuple[Path, bytes]] = []
+        for image in images_within(record.read_bytes()):
             names[image.name] += 1
             count = names[image.name]
             path = out / f"{image.name}{f'_{count}' if count > 1 else ''}{image.suffix}"
-            path.write_bytes(image.data)
-            typer.echo(f"{path}: {len(image.data):,} bytes")
-    except (CaptureError, OSError) as error:
-        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            made.append((path, image.data))
+        if there := [path for path, _ in made if path.exists()]:
+            raise NotWritten(
+                f"{there[0]} is there already: nothing was unpacked; name another folder by --out"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        for path, data in made:
+            written(path, data)
+            typer.echo(f"{path}: {len(data):,} bytes")
+    except (CaptureError, RekamError, OSError) as error:
+        text = f"{record}: {error}" if isinstance(error, CaptureError) else str(error)
+        errors.print(f"[red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 
@@ -229,7 +239,7 @@ def pack(
     errors = Console(stderr=True)
     try:
         data = packed_fingers(finger_files(files), to, ppi)
-        out.write_bytes(data)
+        written(out, data)
     except (CaptureError, RekamError, OSError) as error:
         errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error

@@ -8,7 +8,6 @@ import ast
 import base64
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,10 +32,11 @@ from capture.errors import ImageProblem, ImageRefused, TemplateRefused
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from capture.quality import Feedback
-from capture.sample import Sample
+from capture.sample import FingerPosition, Sample
 from matching.error_rates import FAILED, Pairs
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import Cylinders, cylinders
+from rekam.written import written
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".wsq", ".jp2", ".j2k", ".iso")
 
@@ -151,15 +151,15 @@ def read_print(path: Path, ppi: float | None) -> Sample:
     return decode_print(path.read_bytes(), ppi)
 
 
-def decode_print(data: bytes, ppi: float | None) -> Sample:
-    """As `read_print`, from a file's bytes."""
+def decode_print(data: bytes, ppi: float | None, position: FingerPosition = FingerPosition.UNKNOWN) -> Sample:
+    """As `read_print`, from a file's bytes; a record that shows another finger than `position` is refused."""
     try:
-        return decode_image(data, ppi=ppi)
+        return decode_image(data, position=position, ppi=ppi)
     except ImageRefused as refused:
         if ppi is None or refused.problem is not ImageProblem.RESOLUTION_CONFLICT:
             raise
         # Whoever evaluates a set knows the scanner better than the program that wrote the files.
-        return replace(decode_image(data), ppi=ppi)
+        return replace(decode_image(data, position=position), ppi=ppi)
 
 
 def extract(
@@ -276,9 +276,7 @@ def _from_cache(path: Path) -> Extracted | None:
 
 def _to_cache(path: Path, extracted: Extracted) -> None:
     template = None if extracted.template is None else base64.b64encode(extracted.template).decode()
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps({**asdict(extracted), "template": template}))
-    partial.replace(path)
+    written(path, json.dumps({**asdict(extracted), "template": template}).encode())
 
 
 # --- 3. scores

@@ -45,8 +45,10 @@ from capture.formats.minutiae_template import (
 from capture.formats.record_conversion import converted
 from capture.sample import FingerPosition
 from matching.errors import MatchingError
+from rekam.errors import RekamError
 from rekam.explain import explain_prints
 from rekam.prints import decode_print
+from rekam.written import written
 
 template_app = typer.Typer(no_args_is_help=True, help="Minutiae in files of every format.")
 
@@ -90,6 +92,15 @@ From = Annotated[
 View = Annotated[int | None, typer.Option(min=1, help="Which view of a record; all of them without.")]
 Position = Annotated[
     int | None, typer.Option(min=0, max=10, help="Finger, 1 right thumb to 10 left little; 0 unknown.")
+]
+NewPosition = Annotated[
+    int | None,
+    typer.Option(
+        "--position",
+        min=0,
+        max=10,
+        help="Finger, 1 right thumb to 10 left little, 0 unknown, whatever the file says.",
+    ),
 ]
 MaxMinutiae = Annotated[int, typer.Option(min=1, max=255, help="Minutiae a card takes.")]
 Order = Annotated[CardOrderChoice, typer.Option(help="The order a card wants its minutiae in.")]
@@ -139,7 +150,8 @@ def chosen(minutiae: Minutiae, view: int | None, position: FingerPosition | None
     views = minutiae.views
     if view is not None:
         if view > len(views):
-            raise RecordRefused(f"the record has {len(views)} views, no view {view}")
+            there = "1 view" if len(views) == 1 else f"{len(views)} views"
+            raise RecordRefused(f"the record has {there}, no view {view}")
         views = (views[view - 1],)
     if position is not None:
         views = tuple(replace(one, position=int(position)) for one in views)
@@ -189,7 +201,7 @@ def convert(
     to: To,
     known: From = None,
     view: View = None,
-    position: Position = None,
+    position: NewPosition = None,
     max_minutiae: MaxMinutiae = MAX_CARD_MINUTIAE,
     order: Order = CardOrderChoice.Y_X_ASCENDING,
     wrapped: Wrapped = False,
@@ -197,20 +209,22 @@ def convert(
     """Convert a template, record or card minutiae to another format."""
     with _faults(source):
         read = read_minutiae(source.read_bytes(), known)
-        written = minutiae_bytes(
+        made = minutiae_bytes(
             chosen(read, view, None if position is None else FingerPosition(position)),
             to,
             max_minutiae=max_minutiae,
             order=CardOrder[order.name],
             wrapped=wrapped,
         )
-        target.write_bytes(written)
-    typer.echo(f"{target}: {to}, {len(written)} bytes")
+        written(target, made)
+    typer.echo(f"{target}: {to}, {len(made)} bytes")
 
 
 @template_app.command()
 def extract(
-    image: Annotated[Path, typer.Argument(help="A print: PNG, JPEG, BMP, TIFF, WSQ or JPEG 2000.")],
+    image: Annotated[
+        Path, typer.Argument(help="A print: PNG, JPEG, BMP, TIFF, WSQ, JPEG 2000, or an ISO 19794-4 record.")
+    ],
     target: Target,
     to: To = TemplateFormat.ISO_2005,
     ppi: Ppi = None,
@@ -222,18 +236,16 @@ def extract(
 ) -> None:
     """Find the minutiae in an image and write them in any format."""
     with _faults(image):
-        template = _extracted(image.read_bytes(), ppi, extractor)
-        if position is not None:
-            template = replace(template, position=FingerPosition(position))
-        written = minutiae_bytes(
+        template = _extracted(image.read_bytes(), ppi, extractor, FingerPosition(position or 0))
+        made = minutiae_bytes(
             template,
             to,
             max_minutiae=max_minutiae,
             order=CardOrder[order.name],
             wrapped=wrapped,
         )
-        target.write_bytes(written)
-    typer.echo(f"{target}: {to}, {len(written)} bytes, {len(template)} minutiae found")
+        written(target, made)
+    typer.echo(f"{target}: {to}, {len(made)} bytes, {len(template)} minutiae found")
 
 
 @template_app.command()
@@ -288,8 +300,13 @@ def _any_template(
     return _extracted(data, ppi, extractor)
 
 
-def _extracted(data: bytes, ppi: float | None, extractor: ExtractorChoice) -> FingerprintTemplate:
-    made = FingerprintExtractor(extractor).extract(decode_print(data, ppi))
+def _extracted(
+    data: bytes,
+    ppi: float | None,
+    extractor: ExtractorChoice,
+    position: FingerPosition = FingerPosition.UNKNOWN,
+) -> FingerprintTemplate:
+    made = FingerprintExtractor(extractor).extract(decode_print(data, ppi, position))
     if made.template is None:
         advice = " ".join(word.advice for word in made.quality.feedback)
         raise TemplateRefused(f"the image gave no template. {advice}")
@@ -301,8 +318,9 @@ def _faults(path: Path | None) -> Iterator[None]:
     """A fault becomes one message that names the file, and exit status 1."""
     try:
         yield
-    except (CaptureError, MatchingError, OSError) as error:
-        text = str(error) if path is None or isinstance(error, OSError) else f"{path}: {error}"
+    except (CaptureError, MatchingError, RekamError, OSError) as error:
+        named = path is None or isinstance(error, RekamError | OSError)
+        text = str(error) if named else f"{path}: {error}"
         Console(stderr=True).print(f"[red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 

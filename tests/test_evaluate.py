@@ -19,7 +19,18 @@ import capture
 from capture.fingerprint.template import ExtractorChoice
 from capture.quality import Feedback
 from matching.error_rates import FAILED, Pairs, operating_points, resampled_fingers
-from rekam.evaluate import evaluate_app, plain, pooled_pairs, rates, report, report_json, tables, write_scores
+from rekam.errors import NotWritten
+from rekam.evaluate import (
+    draw_det,
+    evaluate_app,
+    plain,
+    pooled_pairs,
+    rates,
+    report,
+    report_json,
+    tables,
+    write_scores,
+)
 from rekam.prints import (
     Compared,
     EvaluationError,
@@ -35,6 +46,7 @@ from rekam.prints import (
     print_sets,
     read_print,
 )
+from tests.test_written import full_disk
 
 # --- which files
 
@@ -235,6 +247,18 @@ def test_stems_are_qualified_where_there_are_several_sets(tmp_path: Path) -> Non
     assert rows[7].startswith("y/0_0,y/0_1,1,")
 
 
+def test_a_full_disk_leaves_the_older_figures(tmp_path: Path) -> None:
+    made = [compared("set", fingers=12, impressions=3)]
+    for write in (write_scores, draw_det):
+        target = tmp_path / "figures"
+        target.write_bytes(b"older")
+        with full_disk(), pytest.raises(NotWritten, match="figures cannot be written: File too large"):
+            write(target, made)
+        assert target.read_bytes() == b"older"
+        write(target, made)
+        assert target.stat().st_size > 1000
+
+
 def test_json_holds_no_number_that_json_does_not_know() -> None:
     # two fingers: a replicate of one finger twice has no impostors, and none may be left
     text = report_json(report([compared("set", 2, 2)], replicates=1, seed=3), replicates=1, seed=3)
@@ -394,3 +418,14 @@ def test_wrong_use_ends_with_a_message(tmp_path: Path) -> None:
     result = run(tmp_path, "--workers", "1")
     assert result.exit_code == 1
     assert "holds no print named" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--scores", "--det", "--json", "--report"])
+def test_a_target_that_cannot_be_written_is_refused_before_the_work(
+    option: str, prints: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "none" / "out.html"
+    result = run(prints, "--ppi", "500", option, target)
+    assert result.exit_code == 1
+    assert f"{target} cannot be written: there is no folder" in result.stderr
+    assert "extracting" not in result.stderr

@@ -28,6 +28,7 @@ from rekam.explain import (
 )
 from rekam.overlap import Role
 from rekam.prints import read_print
+from tests.test_written import full_disk
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
@@ -207,6 +208,12 @@ def test_two_templates_are_explained_without_images(tmp_path: Path) -> None:
         assert kind in result.stderr
         (tmp_path / name).write_bytes(data)
     assert not (tmp_path / "again.png").exists()
+    good = (tmp_path / "pair.png").read_bytes()
+    with full_disk():
+        result = run(tmp_path / "a.rf", tmp_path / "a.fmr", "--out", tmp_path / "pair.png")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'pair.png'} cannot be written: File too large" in result.stderr
+    assert (tmp_path / "pair.png").read_bytes() == good
 
 
 def run(*arguments: str | Path) -> Result:

@@ -14,7 +14,10 @@ from typer.testing import CliRunner
 from capture.decode import decode_image
 from capture.formats.finger_image import FingerImageRecord2005, read_finger_images
 from capture.sample import FingerPosition
+from rekam.client import finger_files
+from rekam.errors import InvalidRequest
 from rekam.image_records import images_within, pack, unpack
+from tests.test_written import full_disk
 
 APP = typer.Typer()
 APP.command()(unpack)
@@ -104,3 +107,76 @@ def test_what_is_no_record_ends_with_a_message(tmp_path: Path, fingers: Path) ->
     result = RUN.invoke(APP, ["pack", str(tmp_path / "2.png"), "--out", str(tmp_path / "out.iso")])
     assert "2.png" in result.output
     assert "resolution" in result.output
+
+
+def test_unpacking_says_which_file_is_no_record(tmp_path: Path, fingers: Path) -> None:
+    thumb, xml = fingers / "right_thumb.png", tmp_path / "bad.xml"
+    xml.write_text("\ufeff <BIR")
+    for path, words in (
+        (thumb, "no finger, iris or face image record and no CBEFF file"),
+        (xml, "the document is no well-formed XML: "),
+    ):
+        result = RUN.invoke(APP, ["unpack", str(path), "--out", str(tmp_path / "out")])
+        assert result.exit_code == 1
+        assert result.output.startswith(f"error: {path}: {words}")
+        assert "<string>" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_unpacking_overwrites_nothing(tmp_path: Path, fingers: Path) -> None:
+    packed, out = tmp_path / "packed", tmp_path / "out"
+    assert RUN.invoke(APP, ["pack", str(fingers), "--out", str(packed)]).exit_code == 0
+    out.mkdir()
+    (out / "left_little.jpg").write_bytes(b"mine")
+    result = RUN.invoke(APP, ["unpack", str(packed), "--out", str(out)])
+    assert result.exit_code == 1
+    assert f"{out / 'left_little.jpg'} is there already" in result.output
+    assert [path.read_bytes() for path in out.iterdir()] == [b"mine"]
+
+
+def test_a_full_disk_leaves_no_half_record(tmp_path: Path, fingers: Path) -> None:
+    packed, out = tmp_path / "packed", tmp_path / "out"
+    arguments = ["pack", str(fingers), "--out", str(packed)]
+    assert RUN.invoke(APP, arguments).exit_code == 0
+    good = packed.read_bytes()
+    with full_disk():
+        packing, unpacking = (
+            RUN.invoke(APP, one) for one in (arguments, ["unpack", str(packed), "--out", str(out)])
+        )
+    assert packing.output == f"error: {packed} cannot be written: File too large\n"
+    assert "cannot be written: File too large" in unpacking.output
+    assert packed.read_bytes() == good
+    assert list(out.iterdir()) == []
+
+
+def test_one_file_given_twice_is_refused(tmp_path: Path, fingers: Path) -> None:
+    for again in (fingers, fingers / "right_thumb.png"):
+        result = RUN.invoke(APP, ["pack", str(fingers), str(again), "--out", str(tmp_path / "out.iso")])
+        assert result.exit_code == 1
+        assert "is given twice" in result.output
+    assert not (tmp_path / "out.iso").exists()
+
+
+def test_a_record_tells_its_finger_where_its_name_does_not(
+    tmp_path: Path, fingers: Path, development_data: Path
+) -> None:
+    folder = development_data / "conformance" / "iso19794" / "Automatic" / "Auth"
+    named = [folder / f"0001{hand}_Index.iso" for hand in ("Left", "Right")]
+    assert [file.position for file in finger_files(named)] == [
+        FingerPosition.LEFT_INDEX,
+        FingerPosition.RIGHT_INDEX,
+    ]
+    for name, expected in (
+        ("unknown.iso", FingerPosition.LEFT_INDEX),
+        ("left_ring.iso", FingerPosition.LEFT_RING),  # who decodes it finds the contradiction
+    ):
+        (tmp_path / name).write_bytes(named[0].read_bytes())
+        assert finger_files([tmp_path / name])[0].position is expected
+    several = tmp_path / "several.iso"
+    assert RUN.invoke(APP, ["pack", str(fingers), "--out", str(several)]).exit_code == 0
+    assert finger_files([several])[0].position is FingerPosition.UNKNOWN
+    several.write_bytes(several.read_bytes()[:50])
+    assert finger_files([several])[0].position is FingerPosition.UNKNOWN
+    several.write_bytes(b"FI")
+    with pytest.raises(InvalidRequest, match=r"several\.iso tells no finger"):
+        finger_files([several])

@@ -175,6 +175,16 @@ def test_a_lie_in_an_iso_2005_record_is_refused(at: int, new: bytes, offset: int
         assert f"byte {offset}: " in str(refused.value)
 
 
+@pytest.mark.parametrize(("kind", "header"), [(ISO_2005, 24), (ANSI_378, 26), (RecordFormat.ISO_2011, 15)])
+def test_a_length_shorter_than_the_header_is_named(kind: RecordFormat, header: int) -> None:
+    data = MinutiaeRecord(kind, (small_view(),)).to_bytes()
+    size = 2 if kind is ANSI_378 else 4
+    for declared in (1, header - 1):
+        words = f"byte 8: the record declares {declared} bytes, its header alone has {header}"
+        with pytest.raises(RecordRefused, match=words):
+            read_minutiae_record(changed(data, 8, declared.to_bytes(size, "big")))
+
+
 LIES_ANSI = [
     (8, b"\x00\x36", None),
     (8, b"\x00\x38", None),

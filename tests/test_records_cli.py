@@ -22,6 +22,7 @@ from capture.formats.minutiae_template import record_of
 from capture.sample import FingerPosition
 from rekam.records import TemplateFormat, read_minutiae, template_app
 from tests.minutiae import made_template
+from tests.test_written import full_disk
 
 
 def run(*arguments: str | Path) -> Result:
@@ -164,6 +165,46 @@ def test_an_image_becomes_a_record(development_data: Path, tmp_path: Path) -> No
     result = run("extract", other, record)
     assert result.exit_code == 1
     assert "resolution" in result.output
+
+
+def test_an_extracted_record_keeps_its_finger(development_data: Path, tmp_path: Path) -> None:
+    record = development_data / "conformance" / "iso19794" / "Automatic" / "Auth" / "0001Left_Index.iso"
+    out = tmp_path / "out"
+    for position, expected in (((), 7), (("--position", "7"), 7), (("--position", "6"), None)):
+        result = run("extract", record, out, "--to", "iso2005", "--extractor", "fast", *position)
+        if expected is None:
+            assert result.exit_code == 1
+            assert "shows the left index finger, the sender declares left thumb" in result.output
+        else:
+            assert result.exit_code == 0, result.output
+            assert read_minutiae_record(out.read_bytes()).views[0].position == expected
+            out.unlink()
+    assert not out.exists()
+
+
+def test_a_full_disk_leaves_the_older_file(native: Path, development_data: Path) -> None:
+    out = native.with_name("out")
+    out.write_bytes(b"older")
+    image = development_data / "fingerprint" / "fvc2002_db1_b" / "101_1.png"
+    for arguments in (
+        ("convert", native, out, "--to", "iso2005"),
+        ("extract", image, out, "--ppi", "500", "--extractor", "fast"),
+    ):
+        with full_disk(100):
+            result = run(*arguments)
+        assert result.exit_code == 1
+        assert result.output == f"error: {out} cannot be written: File too large\n"
+        assert out.read_bytes() == b"older"
+
+
+def test_a_view_that_is_not_there(native: Path, tmp_path: Path) -> None:
+    record, out = tmp_path / "one.fmr", tmp_path / "out"
+    assert run("convert", native, record, "--to", "iso2005").exit_code == 0
+    for source, words in (
+        (record, "the record has 1 view, no view 3"),
+        (two_fingers(tmp_path), "has 2 views"),
+    ):
+        assert words in run("convert", source, out, "--to", "native", "--view", "3").output
 
 
 def test_only_the_first_view_counts_in_a_comparison(template: FingerprintTemplate, tmp_path: Path) -> None:

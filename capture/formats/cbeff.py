@@ -315,8 +315,8 @@ def _parsed(data: bytes) -> etree._Element:
     )
     try:
         return etree.fromstring(text.encode(), parser)
-    except etree.LxmlError as error:
-        raise RecordRefused(f"the document is no well-formed XML: {error}") from error
+    except etree.XMLSyntaxError as error:
+        raise RecordRefused(f"the document is no well-formed XML: {error.msg}") from error
 
 
 class _Children:

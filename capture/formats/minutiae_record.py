@@ -181,7 +181,7 @@ def read_iso_2005(data: bytes) -> MinutiaeRecord:
     fields = _begun(data, _VERSION_2005)
     declared = fields.number(4, "length of the record")
     # The example in the standard's own annex C declares one byte less than it holds, and so do its copies.
-    fields.end = min(len(data), _checked_length(data, declared, 8) + 1)
+    fields.end = min(len(data), _checked_length(data, declared, 24) + 1)
     record = _read_2005(fields, RecordFormat.ISO_2005, 0)
     true = fields.at
     if declared not in (true, true - 1):
@@ -197,7 +197,7 @@ def read_ansi_378(data: bytes) -> MinutiaeRecord:
         declared = fields.number(4, "length of the record")
         if declared <= 0xFFFF:
             raise RecordRefused(f"a length of {declared} is written in two bytes, not in six", 8)
-    fields.end = _checked_length(data, declared, 8)
+    fields.end = _checked_length(data, declared, 26)
     record = _read_2005(fields, RecordFormat.ANSI_378, fields.number(4, "product"))
     fields.done("the record")
     return replace(record, trailing=data[declared:])
@@ -207,7 +207,7 @@ def read_iso_2011(data: bytes) -> MinutiaeRecord:
     """Read an ISO/IEC 19794-2:2011 record. Raises `RecordRefused`."""
     fields = _begun(data, _VERSION_2011)
     declared = fields.number(4, "length of the record")
-    fields.end = _checked_length(data, declared, 8)
+    fields.end = _checked_length(data, declared, 15)
     count = fields.number(2, "number of representations")
     if not count:
         raise RecordRefused("the record has no representation", 12)
@@ -236,9 +236,11 @@ def _begun(data: bytes, version: bytes) -> Fields:
     return fields
 
 
-def _checked_length(data: bytes, declared: int, at: int) -> int:
+def _checked_length(data: bytes, declared: int, header: int) -> int:
+    if declared < header:
+        raise RecordRefused(f"the record declares {declared} bytes, its header alone has {header}", 8)
     if declared > len(data):
-        raise RecordRefused(f"the record declares {declared} bytes, there are {len(data)}", at)
+        raise RecordRefused(f"the record declares {declared} bytes, there are {len(data)}", 8)
     return declared
 
 
