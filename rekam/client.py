@@ -95,9 +95,9 @@ def finger_files(paths: Sequence[Path]) -> list[FingerFile]:
         raise InvalidRequest([("files", f"no images in {', '.join(map(str, paths))}")])
     given: set[Path] = set()
     for path in files:
-        if path.resolve() in given:
+        if path.absolute() in given:
             raise InvalidRequest([("files", f"{path} is given twice")])
-        given.add(path.resolve())
+        given.add(path.absolute())
     return [FingerFile(_position(path), path) for path in files]
 
 
@@ -151,11 +151,15 @@ def _position(path: Path) -> FingerPosition:
 
 def _recorded_position(path: Path) -> FingerPosition | None:
     """The finger a finger image record shows, `UNKNOWN` where that is no single one; None for other files."""
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            return None
     try:
-        positions = {image.position for image in read_finger_images(path.read_bytes()).images}
+        with path.open("rb") as file:
+            data = file.read(len(MAGIC))
+            if data != MAGIC:
+                return None
+            data += file.read()
+        positions = {image.position for image in read_finger_images(data).images}
+    except (OSError, ValueError) as error:
+        raise InvalidRequest([("files", f"{path.name} cannot be read: {error}")]) from error
     except RecordRefused:
         return FingerPosition.UNKNOWN  # whoever decodes it says what is wrong with it
     single = positions.pop() if len(positions) == 1 else 0
