@@ -3,8 +3,8 @@
     python -m benchmarks.accuracy
 
 is `rekam evaluate fingerprint` over the four sets of FVC2002 (EER, FVC protocol) and over CrossMatch (81,600
-impostor pairs), with both extractors, and a record of machine, commit and parameters. Prints are found through
-REKAM_DATA.
+impostor pairs), with both extractors, and a record of machine, commit and parameters. Prints are found
+through REKAM_DATA.
 """
 
 import json
