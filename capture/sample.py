@@ -1,4 +1,4 @@
-"""One decoded image and what is known about it."""
+"""Decoded images and what is known about them."""
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -11,6 +11,8 @@ class Modality(StrEnum):
     """Biometric characteristic a sample shows."""
 
     FINGERPRINT = "fingerprint"
+    IRIS = "iris"
+    FACE = "face"
 
 
 class FingerPosition(IntEnum):
@@ -39,6 +41,24 @@ class FingerPosition(IntEnum):
         return self.name.lower().replace("_", " ")
 
 
+class EyePosition(IntEnum):
+    """Eye codes of ISO/IEC 19794-6: the person's own right and left; 0 where it is not known which."""
+
+    UNKNOWN = 0
+    RIGHT = 1
+    LEFT = 2
+
+    @property
+    def other(self) -> "EyePosition":
+        """The other eye; unknown stays unknown."""
+        return EyePosition(3 - self) if self else self
+
+    @property
+    def words(self) -> str:
+        """The eye as a person says it: `right eye`."""
+        return f"{self.name.lower()} eye"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One decoded fingerprint image.
@@ -58,4 +78,31 @@ class Sample:
             raise TypeError(f"a sample's image is (H, W) uint8, not {self.image.shape} {self.image.dtype}")
         if not 0 < self.ppi < 10_000:
             raise ValueError(f"a sample's resolution is in pixels per inch, not {self.ppi}")
+        self.image.setflags(write=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IrisSample:
+    """One decoded near-infrared image of one eye: `image` `(H, W) uint8`, read-only, upright."""
+
+    image: NDArray[np.uint8]
+    eye: EyePosition = EyePosition.UNKNOWN
+    format: str = "pixels"
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 2 or self.image.dtype != np.uint8:
+            raise TypeError(f"an iris image is (H, W) uint8, not {self.image.shape} {self.image.dtype}")
+        self.image.setflags(write=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceSample:
+    """One decoded portrait: `image` `(H, W, 3) uint8` in red, green, blue, read-only, upright."""
+
+    image: NDArray[np.uint8]
+    format: str = "pixels"
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise TypeError(f"a portrait is (H, W, 3) uint8, not {self.image.shape} {self.image.dtype}")
         self.image.setflags(write=False)
