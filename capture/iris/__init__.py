@@ -1,0 +1,1 @@
+"""Near-infrared image of an eye to iris template."""
