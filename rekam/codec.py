@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from capture.fingerprint.template import ExtractorChoice
 from capture.quality import Feedback, Quality
-from capture.sample import FingerPosition
+from capture.sample import FingerPosition, Modality
 from matching.encounter import Arrangement, EncounterComparison
 from rekam.errors import InvalidRequest
 from rekam.exchange import (
@@ -462,7 +462,7 @@ def write_stats(counts: Counts, last_change: int, watermark: int, version: str) 
         encounters_held=counts.encounters[EncounterState.HELD],
         encounters_rejected=counts.encounters[EncounterState.REJECTED],
         cases_open=counts.open_cases,
-        fingers=counts.fingers,
+        fingers=counts.samples[Modality.FINGERPRINT],
         store_bytes=counts.database_bytes,
         store_sequence=last_change,
         index_sequence=watermark,

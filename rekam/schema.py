@@ -1,7 +1,7 @@
 """The tables of `rekam.sqlite`. A change here needs a revision in `migrations/versions`.
 
-subject ──< encounter ──< finger ── finger_image
-   │            └──────< missing_finger
+subject ──< encounter ──< sample ── sample_image
+   │            └──────< missing_sample
    └ (deleted) tombstone       cases, request, change: by id or number, so they outlive what they name
 """
 
@@ -98,8 +98,10 @@ encounter = Table(
     sqlite_autoincrement=True,
 )
 
-finger = Table(
-    "finger",
+# Position: ISO codes of fingers (ISO/IEC 19794-2) and eyes (19794-6), 0 where not known; 0 for the one face.
+
+sample = Table(
+    "sample",
     metadata,
     Column(
         "encounter_seq",
@@ -109,27 +111,33 @@ finger = Table(
         autoincrement=False,
     ),
     Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    Column("modality", Text, nullable=False, index=True),  # counted without reading templates
     Column("position", Integer, nullable=False),
     Column("quality", Integer, nullable=False),
     Column("template", LargeBinary, nullable=False),
     Column("image_format", Text),
-    CheckConstraint("position BETWEEN 0 AND 10", name="position"),
+    CheckConstraint(
+        "(modality = 'fingerprint' AND position BETWEEN 0 AND 10) "
+        "OR (modality = 'iris' AND position BETWEEN 0 AND 2) "
+        "OR (modality = 'face' AND position = 0)",
+        name="position",
+    ),
     CheckConstraint("quality BETWEEN 0 AND 100", name="quality"),
 )
 
-finger_image = Table(
-    "finger_image",
+sample_image = Table(
+    "sample_image",
     metadata,
     Column("encounter_seq", Integer, primary_key=True, autoincrement=False),
     Column("ordinal", Integer, primary_key=True, autoincrement=False),
     Column("image", LargeBinary, nullable=False),
     ForeignKeyConstraint(
-        ["encounter_seq", "ordinal"], ["finger.encounter_seq", "finger.ordinal"], ondelete="CASCADE"
+        ["encounter_seq", "ordinal"], ["sample.encounter_seq", "sample.ordinal"], ondelete="CASCADE"
     ),
 )
 
-missing_finger = Table(
-    "missing_finger",
+missing_sample = Table(
+    "missing_sample",
     metadata,
     Column(
         "encounter_seq",
@@ -138,9 +146,15 @@ missing_finger = Table(
         primary_key=True,
         autoincrement=False,
     ),
+    Column("modality", Text, primary_key=True),
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("reason", Text, nullable=False),
-    CheckConstraint("position BETWEEN 1 AND 10", name="position"),
+    CheckConstraint(
+        "(modality = 'fingerprint' AND position BETWEEN 1 AND 10) "
+        "OR (modality = 'iris' AND position BETWEEN 1 AND 2) "
+        "OR (modality = 'face' AND position = 0)",
+        name="position",
+    ),
 )
 
 cases = Table(

@@ -51,7 +51,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from capture.sample import FingerPosition
+from capture.sample import EyePosition, FingerPosition, Modality
 from matching.decision import Decision, Reason
 from rekam.errors import (
     NotFound,
@@ -68,10 +68,10 @@ from rekam.schema import (
     cases,
     change,
     encounter,
-    finger,
-    finger_image,
-    missing_finger,
+    missing_sample,
     request,
+    sample,
+    sample_image,
     subject,
     tombstone,
 )
@@ -126,11 +126,29 @@ class ChangeKind(StrEnum):
     REMOVE = "remove"
 
 
-@dataclass(frozen=True, slots=True)
-class FingerRecord:
-    """One finger of an encounter. `quality` 0-100; `image` as it came in, where kept and asked for."""
+Position = FingerPosition | EyePosition | None
+"""Where on the body a sample is from: a finger, an eye, or None for the face, which is one.
 
-    position: FingerPosition
+A finger and an eye of the same code are equal numbers: never mix the two in one set or comparison.
+"""
+
+
+def modality_of(position: Position) -> Modality:
+    """The modality that has such positions."""
+    match position:
+        case FingerPosition():
+            return Modality.FINGERPRINT
+        case EyePosition():
+            return Modality.IRIS
+        case None:
+            return Modality.FACE
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """One sample of an encounter. `quality` 0-100; `image` as it came in, where kept and asked for."""
+
+    position: Position
     template: bytes = field(repr=False)
     quality: int
     image: bytes | None = field(default=None, repr=False)
@@ -139,9 +157,9 @@ class FingerRecord:
 
 @dataclass(frozen=True, slots=True)
 class MissingRecord:
-    """A finger declared missing, and why."""
+    """A finger, an eye or a face declared missing, and why."""
 
-    position: FingerPosition
+    position: Position
     reason: str
 
 
@@ -163,7 +181,7 @@ class EncounterRecord:
     state: EncounterState
     request_id: str
     created_at: datetime
-    fingers: tuple[FingerRecord, ...]
+    samples: tuple[SampleRecord, ...]
     missing: tuple[MissingRecord, ...]
     evidence: bytes = field(repr=False)
 
@@ -231,12 +249,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class SearchableEncounter:
-    """What an index needs of an encounter; `templates` in the order the encounter lists its fingers."""
+    """What an index needs of an encounter; `templates` in the order the encounter lists its samples."""
 
     seq: int
     encounter_id: str
     subject_key: int | None
-    templates: tuple[tuple[FingerPosition, bytes], ...] = field(repr=False)
+    templates: tuple[tuple[Position, bytes], ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +264,7 @@ class Counts:
     subjects: int
     encounters: Mapping[EncounterState, int]
     open_cases: int
-    fingers: int
+    samples: Mapping[Modality, int]
     database_bytes: int
 
 
@@ -351,45 +369,53 @@ class Reader:
         rows = self._rows(page)
         if not rows:
             return ()
-        templates: dict[int, list[tuple[FingerPosition, bytes]]] = {row.seq: [] for row in rows}
-        in_page = finger.c.encounter_seq.between(rows[0].seq, rows[-1].seq)
-        columns = select(finger.c.encounter_seq, finger.c.position, finger.c.template).where(in_page)
-        for row in self._rows(columns.order_by(finger.c.encounter_seq, finger.c.ordinal)):
-            templates[row.encounter_seq].append((FingerPosition(row.position), row.template))
+        templates: dict[int, list[tuple[Position, bytes]]] = {row.seq: [] for row in rows}
+        columns = select(
+            sample.c.encounter_seq, sample.c.modality, sample.c.position, sample.c.template
+        ).where(sample.c.encounter_seq.between(rows[0].seq, rows[-1].seq))
+        for row in self._rows(columns.order_by(sample.c.encounter_seq, sample.c.ordinal)):
+            templates[row.encounter_seq].append((_position(row.modality, row.position), row.template))
         return tuple(
             SearchableEncounter(row.seq, row.encounter_id, row.subject_key, tuple(templates[row.seq]))
             for row in rows
         )
 
     def counts(self) -> Counts:
-        """How much the store holds. Cost: walks the keys of all tables, about 10 ms at 100,000 fingers."""
+        """How much the store holds. Cost: walks the keys of all tables, about 10 ms at 100,000 samples."""
         states = dict.fromkeys(EncounterState, 0)
         for state, number in self._rows(select(encounter.c.state, func.count()).group_by(encounter.c.state)):
             states[EncounterState(state)] = number
         [[open_cases]] = self._rows(select(func.count()).where(cases.c.state == CaseState.OPEN))
         [[subjects]] = self._rows(select(func.count()).select_from(subject))
-        [[fingers]] = self._rows(select(func.count()).select_from(finger))
+        samples = dict.fromkeys(Modality, 0)
+        for modality, number in self._rows(
+            select(sample.c.modality, func.count()).group_by(sample.c.modality)
+        ):
+            samples[Modality(modality)] = number
         path = Path(self._connection.engine.url.database or "")
         database_bytes = sum(
             p.stat().st_size for p in (path, path.with_name(path.name + "-wal")) if p.exists()
         )
-        return Counts(subjects, states, open_cases, fingers, database_bytes)
+        return Counts(subjects, states, open_cases, samples, database_bytes)
 
     def _encounter(self, statement: Select[*tuple[object, ...]], images: bool) -> EncounterRecord | None:
         row = _first(self._rows(statement))
         if row is None:
             return None
         of_encounter = select(
-            finger.c.position,
-            finger.c.template,
-            finger.c.quality,
-            finger_image.c.image if images else null().label("image"),
-            finger.c.image_format,
-        ).where(finger.c.encounter_seq == row.seq)
+            sample.c.modality,
+            sample.c.position,
+            sample.c.template,
+            sample.c.quality,
+            sample_image.c.image if images else null().label("image"),
+            sample.c.image_format,
+        ).where(sample.c.encounter_seq == row.seq)
         if images:
-            of_encounter = of_encounter.select_from(finger.outerjoin(finger_image))
-        declared = select(missing_finger.c.position, missing_finger.c.reason).where(
-            missing_finger.c.encounter_seq == row.seq
+            of_encounter = of_encounter.select_from(sample.outerjoin(sample_image))
+        declared = (
+            select(missing_sample.c.modality, missing_sample.c.position, missing_sample.c.reason)
+            .where(missing_sample.c.encounter_seq == row.seq)
+            .order_by(missing_sample.c.modality, missing_sample.c.position)
         )
         return EncounterRecord(
             seq=row.seq,
@@ -402,13 +428,15 @@ class Reader:
             state=EncounterState(row.state),
             request_id=row.request_id,
             created_at=row.created_at,
-            fingers=tuple(
-                FingerRecord(FingerPosition(f.position), f.template, f.quality, f.image, f.image_format)
-                for f in self._rows(of_encounter.order_by(finger.c.ordinal))
+            samples=tuple(
+                SampleRecord(
+                    _position(s.modality, s.position), s.template, s.quality, s.image, s.image_format
+                )
+                for s in self._rows(of_encounter.order_by(sample.c.ordinal))
             ),
             missing=tuple(
-                MissingRecord(FingerPosition(position), reason)
-                for position, reason in self._rows(declared.order_by(missing_finger.c.position))
+                MissingRecord(_position(modality, position), reason)
+                for modality, position, reason in self._rows(declared)
             ),
             evidence=row.evidence,
         )
@@ -484,7 +512,7 @@ class Transaction(Reader):
         state: EncounterState,
         request_id: str,
         created_at: datetime,
-        fingers: Sequence[FingerRecord],
+        samples: Sequence[SampleRecord],
         missing: Sequence[MissingRecord] = (),
         evidence: bytes = b"",
     ) -> int:
@@ -509,30 +537,39 @@ class Transaction(Reader):
             lambda: WrongState(f"encounter {encounter_id} exists already, or its state and subject disagree"),
         )
         self._insert_many(
-            finger,
+            sample,
             [
                 {
                     "encounter_seq": seq,
                     "ordinal": ordinal,
-                    "position": f.position,
-                    "quality": f.quality,
-                    "template": f.template,
-                    "image_format": f.image_format,
+                    "modality": modality_of(s.position),
+                    "position": s.position or 0,
+                    "quality": s.quality,
+                    "template": s.template,
+                    "image_format": s.image_format,
                 }
-                for ordinal, f in enumerate(fingers)
+                for ordinal, s in enumerate(samples)
             ],
         )
         self._insert_many(
-            finger_image,
+            sample_image,
             [
-                {"encounter_seq": seq, "ordinal": ordinal, "image": f.image}
-                for ordinal, f in enumerate(fingers)
-                if f.image is not None
+                {"encounter_seq": seq, "ordinal": ordinal, "image": s.image}
+                for ordinal, s in enumerate(samples)
+                if s.image is not None
             ],
         )
         self._insert_many(
-            missing_finger,
-            [{"encounter_seq": seq, "position": m.position, "reason": m.reason} for m in missing],
+            missing_sample,
+            [
+                {
+                    "encounter_seq": seq,
+                    "modality": modality_of(m.position),
+                    "position": m.position or 0,
+                    "reason": m.reason,
+                }
+                for m in missing
+            ],
         )
         if state.searchable:
             self._record(ChangeKind.ADD, seq, subject_key)
@@ -567,7 +604,7 @@ class Transaction(Reader):
         before = self._existing(encounter_id)
         if before.state is not EncounterState.HELD:
             raise WrongState(f"encounter {encounter_id} is {before.state}, not held")
-        self._erase(delete(finger).where(finger.c.encounter_seq == before.seq))
+        self._erase(delete(sample).where(sample.c.encounter_seq == before.seq))
         self._write(
             update(encounter).where(encounter.c.seq == before.seq).values(state=EncounterState.REJECTED)
         )
@@ -693,7 +730,9 @@ class Transaction(Reader):
 
     def _insert_many(self, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
         if rows:
-            refusal = WrongState("a finger is declared twice, or a position or quality is out of range")
+            refusal = WrongState(
+                "a position is declared missing twice, or one, or a quality, is out of range"
+            )
             with self._guard(), _refused(lambda: refusal):
                 self._connection.execute(insert(table), rows)
 
@@ -976,6 +1015,16 @@ class Store:
 
 _ENCOUNTERS = select(encounter, subject.c.subject_id).select_from(encounter.outerjoin(subject))
 _CASES = select(*(column for column in cases.c if column is not cases.c.number))
+
+
+def _position(modality: str, code: int) -> Position:
+    match Modality(modality):
+        case Modality.FINGERPRINT:
+            return FingerPosition(code)
+        case Modality.IRIS:
+            return EyePosition(code)
+        case Modality.FACE:
+            return None
 
 
 def _case(row: Row[*tuple[object, ...]]) -> CaseRecord:

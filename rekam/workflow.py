@@ -70,10 +70,11 @@ from rekam.store import (
     Counts,
     EncounterRecord,
     EncounterState,
-    FingerRecord,
     MissingRecord,
+    Position,
     Reader,
     Resolution,
+    SampleRecord,
     Store,
     SubjectRecord,
     Transaction,
@@ -290,7 +291,7 @@ class Workflow:
             state=EncounterState.ENROLLED if decision.enrolled else EncounterState.HELD,
             request_id=presentation.request_id,
             created_at=now,
-            fingers=[_finger_record(c, keep_image=self._settings.keep_images) for c in searched.captured],
+            samples=[_finger_record(c, keep_image=self._settings.keep_images) for c in searched.captured],
             missing=[MissingRecord(m.position, m.reason) for m in presentation.missing],
             evidence=_EVIDENCE.dump_json(evidence),
         )
@@ -505,7 +506,7 @@ class Workflow:
             if samples:
                 best = [p.encounter_id for p in recorded.evidence.candidates[:1]]
                 both = [held, *filter(None, (reader.encounter(e, images=True) for e in best))]
-        return CaseFile(case, recorded, tuple(_stored_sample(e, f) for e in both for f in e.fingers))
+        return CaseFile(case, recorded, tuple(_stored_sample(e, f) for e in both for f in e.samples))
 
     def stats(self) -> tuple[Counts, int, int]:
         """Counts of the store, its last change, and the last change the index holds."""
@@ -682,7 +683,7 @@ class Workflow:
         encounter = reader.encounter_by_seq(key)
         if encounter is None or not encounter.state.searchable:
             return None
-        return encounter_form([FingerprintTemplate.from_bytes(f.template) for f in encounter.fingers])
+        return encounter_form([FingerprintTemplate.from_bytes(f.template) for f in encounter.samples])
 
     def _thresholds(self, claimed: SubjectRecord | None = None) -> Thresholds:
         own = () if claimed is None else self._gallery.subject_keys(claimed.key)
@@ -898,11 +899,15 @@ def _likely(reader: Reader, evidence: Evidence) -> str:
     return likely.pop()
 
 
-def _finger_record(captured: _Captured, *, keep_image: bool) -> FingerRecord:
+def _finger(position: Position) -> FingerPosition:
+    return position if isinstance(position, FingerPosition) else FingerPosition.UNKNOWN
+
+
+def _finger_record(captured: _Captured, *, keep_image: bool) -> SampleRecord:
     template = captured.template
     if template is None:  # refused before; recorded encounters have every template
         raise AssertionError("a finger without template was to be recorded")
-    return FingerRecord(
+    return SampleRecord(
         position=captured.position,
         template=template.to_bytes(),
         quality=template.quality,
@@ -923,20 +928,20 @@ def _recorded(reader: Reader, encounter: EncounterRecord) -> Recorded:
         created_at=encounter.created_at,
         fingers=tuple(
             RecordedFinger(
-                f.position,
+                _finger(f.position),
                 f.quality,
                 len(FingerprintTemplate.from_bytes(f.template)),
                 f.image_format is not None,
             )
-            for f in encounter.fingers
+            for f in encounter.samples
         ),
-        missing=tuple(Missing(m.position, MissingReason(m.reason)) for m in encounter.missing),
+        missing=tuple(Missing(_finger(m.position), MissingReason(m.reason)) for m in encounter.missing),
         evidence=_EVIDENCE.validate_json(encounter.evidence),
         case_id=None if case is None else case.case_id,
     )
 
 
-def _stored_sample(encounter: EncounterRecord, finger: FingerRecord) -> StoredSample:
+def _stored_sample(encounter: EncounterRecord, finger: SampleRecord) -> StoredSample:
     return StoredSample(
-        encounter.encounter_id, finger.position, finger.template, finger.image, finger.quality
+        encounter.encounter_id, _finger(finger.position), finger.template, finger.image, finger.quality
     )

@@ -12,13 +12,15 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, event, text
 
-from capture.sample import FingerPosition
+from capture.sample import EyePosition, FingerPosition, Modality
 from matching.decision import Decision, Reason
 from rekam.errors import (
     NotFound,
@@ -36,10 +38,10 @@ from rekam.store import (
     CaseState,
     ChangeKind,
     EncounterState,
-    FingerRecord,
     MissingRecord,
     RequestRecord,
     Resolution,
+    SampleRecord,
     Store,
     Transaction,
 )
@@ -58,9 +60,9 @@ def nik(number: int) -> str:
     return f"3201011708{number:06}"
 
 
-def fingers(count: int = 2, *, image: bytes | None = None) -> tuple[FingerRecord, ...]:
+def fingers(count: int = 2, *, image: bytes | None = None) -> tuple[SampleRecord, ...]:
     return tuple(
-        FingerRecord(FingerPosition(p), os.urandom(500), 40 + p, image, image and "png")  # type: ignore[arg-type]
+        SampleRecord(FingerPosition(p), os.urandom(500), 40 + p, image, image and "png")  # type: ignore[arg-type]
         for p in range(1, count + 1)
     )
 
@@ -70,7 +72,7 @@ def record(
     number: int,
     *,
     subject_key: int | None,
-    prints: tuple[FingerRecord, ...] | None = None,
+    prints: tuple[SampleRecord, ...] | None = None,
 ) -> int:
     """Add encounter `e<number>`: enrolled where a subject is given, else held."""
     return t.add_encounter(
@@ -82,13 +84,13 @@ def record(
         state=HELD if subject_key is None else ENROLLED,
         request_id=f"r{number}",
         created_at=NOON,
-        fingers=fingers() if prints is None else prints,
+        samples=fingers() if prints is None else prints,
         missing=(MissingRecord(FingerPosition.LEFT_LITTLE, "amputated"),),
         evidence=b"evidence",
     )
 
 
-def enrol(store: Store, number: int, prints: tuple[FingerRecord, ...] | None = None) -> int:
+def enrol(store: Store, number: int, prints: tuple[SampleRecord, ...] | None = None) -> int:
     """Subject `s<number>` with encounter `e<number>`; the subject's key."""
     with store.transaction() as t:
         key = t.add_subject(f"s{number}", nik(number), NOON)
@@ -96,7 +98,7 @@ def enrol(store: Store, number: int, prints: tuple[FingerRecord, ...] | None = N
     return key
 
 
-def hold(store: Store, number: int, prints: tuple[FingerRecord, ...] | None = None) -> None:
+def hold(store: Store, number: int, prints: tuple[SampleRecord, ...] | None = None) -> None:
     """Held encounter `e<number>` with case `c<number>`."""
     with store.transaction() as t:
         record(t, number, subject_key=None, prints=prints)
@@ -111,7 +113,7 @@ def test_an_encounter_comes_back_as_it_was_given(store: Store) -> None:
     key = enrol(store, 1, prints)
     got = store.encounter("e1", images=True)
     assert got is not None
-    assert got.fingers == prints
+    assert got.samples == prints
     assert (got.seq, got.subject_key, got.subject_id, got.nik) == (1, key, "s1", nik(1))
     assert (got.decision, got.state) == (Decision.UNIQUE, ENROLLED)
     assert got.reasons == (Reason.OTHER_SUBJECT_MATCHES, Reason.HANDS_SWAPPED)
@@ -122,19 +124,74 @@ def test_an_encounter_comes_back_as_it_was_given(store: Store) -> None:
     assert store.encounter_by_seq(1, images=True) == got
 
 
+def test_samples_of_every_modality_come_back_as_what_they_are(store: Store) -> None:
+    samples = (
+        SampleRecord(FingerPosition.RIGHT_THUMB, os.urandom(500), 60),
+        SampleRecord(EyePosition.RIGHT, os.urandom(528), 70, b"iris", "png"),
+        SampleRecord(EyePosition.UNKNOWN, os.urandom(528), 30),
+        SampleRecord(None, os.urandom(540), 80, b"face", "jpeg"),
+    )
+    missing = (
+        MissingRecord(None, "not_captured"),
+        MissingRecord(FingerPosition.RIGHT_INDEX, "amputated"),
+        MissingRecord(EyePosition.LEFT, "bandaged"),
+    )
+    with store.transaction() as t:
+        t.add_encounter(
+            encounter_id="e1",
+            subject_key=None,
+            nik=nik(1),
+            decision=Decision.REVIEW,
+            reasons=(),
+            state=HELD,
+            request_id="r1",
+            created_at=NOON,
+            samples=samples,
+            missing=missing,
+        )
+    got = store.encounter("e1", images=True)
+    assert got is not None
+    assert got.samples == samples
+    assert got.missing == missing
+    # A finger and an eye of one code are equal numbers: their types tell them apart.
+    assert [type(s.position) for s in got.samples] == [type(s.position) for s in samples]
+    assert [type(m.position) for m in got.missing] == [type(m.position) for m in missing]
+    assert store.counts().samples == {Modality.FINGERPRINT: 1, Modality.IRIS: 2, Modality.FACE: 1}
+    [searchable] = store.searchable()
+    assert searchable.templates == tuple((s.position, s.template) for s in samples)
+    assert [type(position) for position, _ in searchable.templates] == [type(s.position) for s in samples]
+
+
+@pytest.mark.parametrize("missing", [FingerPosition.UNKNOWN, EyePosition.UNKNOWN])
+def test_what_is_missing_has_a_position(store: Store, missing: FingerPosition | EyePosition) -> None:
+    with pytest.raises(WrongState, match="out of range"), store.transaction() as t:
+        t.add_encounter(
+            encounter_id="e1",
+            subject_key=None,
+            nik=nik(1),
+            decision=Decision.REVIEW,
+            reasons=(),
+            state=HELD,
+            request_id="r1",
+            created_at=NOON,
+            samples=(),
+            missing=(MissingRecord(missing, "amputated"),),
+        )
+
+
 def test_images_are_read_only_when_asked_for(store: Store) -> None:
     enrol(store, 1, fingers(1, image=b"\x89PNG"))
     got = store.encounter("e1")
     assert got is not None
-    assert (got.fingers[0].image, got.fingers[0].image_format) == (None, "png")
+    assert (got.samples[0].image, got.samples[0].image_format) == (None, "png")
 
 
 def test_unknown_positions_may_repeat_and_keep_their_order(store: Store) -> None:
-    prints = tuple(FingerRecord(FingerPosition.UNKNOWN, os.urandom(9), q) for q in (3, 1, 2))
+    prints = tuple(SampleRecord(FingerPosition.UNKNOWN, os.urandom(9), q) for q in (3, 1, 2))
     enrol(store, 1, prints)
     got = store.encounter("e1")
     assert got is not None
-    assert got.fingers == prints
+    assert got.samples == prints
 
 
 def test_what_is_not_there_is_none(store: Store) -> None:
@@ -177,7 +234,7 @@ def test_moments_keep_their_microseconds_in_utc_and_need_a_zone(store: Store) ->
 
 def test_records_print_neither_nik_nor_biometrics(store: Store) -> None:
     template = b"secret template"
-    enrol(store, 1, (FingerRecord(FingerPosition.RIGHT_INDEX, template, 50, template, "png"),))
+    enrol(store, 1, (SampleRecord(FingerPosition.RIGHT_INDEX, template, 50, template, "png"),))
     hold(store, 2)
     for shown in (
         store.encounter("e1", images=True),
@@ -213,7 +270,7 @@ def test_counts(store: Store) -> None:
     assert counts.subjects == 1
     assert counts.encounters == {ENROLLED: 1, HELD: 1, REJECTED: 1}
     assert counts.open_cases == 2
-    assert counts.fingers == 5
+    assert counts.samples == {Modality.FINGERPRINT: 5, Modality.IRIS: 0, Modality.FACE: 0}
     assert counts.database_bytes > 5 * 500
 
 
@@ -355,7 +412,7 @@ def test_moving_and_rejecting_need_the_right_state(store: Store) -> None:
         t.reject_encounter("e2")
     rejected = store.encounter("e2")
     assert rejected is not None
-    assert (rejected.state, rejected.fingers) == (REJECTED, ())
+    assert (rejected.state, rejected.samples) == (REJECTED, ())
     assert rejected.missing
     for encounter_id in ("e1", "e2"):
         with pytest.raises(WrongState), store.transaction() as t:
@@ -413,7 +470,7 @@ def test_readers_meet_no_half_transaction(store: Store) -> None:
                 with store.read() as r:
                     counts, last = r.counts(), r.last_change()
                     assert counts.encounters[ENROLLED] == 2 * counts.subjects == last
-                    assert counts.fingers == 2 * last
+                    assert counts.samples[Modality.FINGERPRINT] == 2 * last
                     assert last >= seen
                     seen = last
         except BaseException as fault:
@@ -625,7 +682,7 @@ def test_an_index_that_follows_the_log_equals_one_rebuilt(
         for e in rebuilt:
             whole = store.encounter_by_seq(e.seq)
             assert whole is not None
-            assert e.templates == tuple((f.position, f.template) for f in whole.fingers)
+            assert e.templates == tuple((f.position, f.template) for f in whole.samples)
             assert whole.state.searchable
         assert not any(files_hold(store, template) for template in erased)
     shutil.rmtree(folder)
@@ -756,6 +813,85 @@ def test_the_migrations_make_the_schema_the_code_uses(store: Store) -> None:
     migrated.dispose()
 
 
+def written_by_the_first_release(folder: Path) -> tuple[list[bytes], bytes]:
+    """A data folder as the migration 0001 left it, with an encounter of two fingers; its templates, an image.
+
+    Subject 1 has encounter 1 (two fingers, one image, one missing); encounter 2 is held with a case; what
+    encounter 3 had was erased.
+    """
+    folder.mkdir()
+    engine = create_engine(f"sqlite:///{folder / DATABASE}")
+    config = Config()
+    config.set_main_option("script_location", "rekam:migrations")
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.commit()
+    engine.dispose()
+    templates, image = [os.urandom(500) for _ in range(3)], os.urandom(9_000)
+    moment = 1_767_357_015_123_456
+    with sqlite3.connect(folder / DATABASE) as database:
+        database.execute("INSERT INTO subject VALUES (1, 's1', ?, ?)", (nik(1), moment))
+        encounters = [
+            (1, "e1", 1, nik(1), "unique", "nobody_matches", "enrolled", "r1", moment, b"{}"),
+            (2, "e2", None, nik(2), "review", "", "held", "r2", moment, b"{}"),
+            (3, "e3", None, nik(3), "review", "", "rejected", "r3", moment, b"{}"),
+        ]
+        database.executemany("INSERT INTO encounter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", encounters)
+        rows = [(1, 0, 2, 61, templates[0], "png"), (1, 1, 7, 62, templates[1], None)]
+        rows.append((2, 0, 0, 63, templates[2], None))
+        database.executemany("INSERT INTO finger VALUES (?, ?, ?, ?, ?, ?)", rows)
+        database.execute("INSERT INTO finger_image VALUES (1, 0, ?)", (image,))
+        database.execute("INSERT INTO missing_finger VALUES (1, 10, 'amputated')")
+        database.execute(
+            "INSERT INTO cases (case_id, encounter_id, nik, decision, state, opened_at) "
+            "VALUES ('c2', 'e2', ?, 'review', 'open', ?)",
+            (nik(2), moment),
+        )
+        database.execute("INSERT INTO request VALUES ('r1', 'Enroll', ?, ?)", (b"digest", b"answer"))
+        changes = [(1, "add", 1, 1), (2, "add", 2, None), (3, "add", 3, None), (4, "remove", 3, None)]
+        database.executemany("INSERT INTO change VALUES (?, ?, ?, ?)", changes)
+    database.close()
+    return templates, image
+
+
+def test_a_database_of_the_first_release_opens_and_keeps_everything(tmp_path: Path) -> None:
+    templates, image = written_by_the_first_release(tmp_path / "data")
+    with Store.open(tmp_path / "data") as store:
+        first, held = store.encounter("e1", images=True), store.encounter("e2")
+        assert first is not None
+        assert held is not None
+        assert first.samples == (
+            SampleRecord(FingerPosition.RIGHT_INDEX, templates[0], 61, image, "png"),
+            SampleRecord(FingerPosition.LEFT_INDEX, templates[1], 62),
+        )
+        assert first.missing == (MissingRecord(FingerPosition.LEFT_LITTLE, "amputated"),)
+        assert (first.subject_id, first.created_at, first.state) == ("s1", NOON, ENROLLED)
+        assert held.samples == (SampleRecord(FingerPosition.UNKNOWN, templates[2], 63),)
+        assert (store.counts().subjects, store.counts().open_cases, store.last_change()) == (1, 1, 4)
+        assert store.counts().samples[Modality.FINGERPRINT] == 3
+        assert store.request("r1") == RequestRecord("r1", "Enroll", b"digest", b"answer")
+        assert [e.seq for e in store.searchable()] == [1, 2]
+        # Numbers go on where they were, and a second opening finds nothing left to do.
+        assert enrol(store, 4) == 2
+        numbered = store.encounter("e4")
+        assert numbered is not None
+        assert numbered.seq == 4
+    with Store.open(tmp_path / "data") as store:
+        again = store.encounter("e1", images=True)
+        assert again == first
+
+
+def test_a_migrated_database_holds_no_second_copy_of_what_is_erased_later(tmp_path: Path) -> None:
+    templates, image = written_by_the_first_release(tmp_path / "data")
+    with Store.open(tmp_path / "data") as store:
+        assert files_hold(store, templates[0])
+        with store.transaction() as t:
+            t.delete_subject("s1", deleted_at=NOON)
+        assert not any(files_hold(store, gone) for gone in (*templates[:2], image))
+        assert files_hold(store, templates[2])
+
+
 def _words(sql: str) -> list[str]:
     return sorted(sql.replace("(", " ( ").replace(")", " ) ").replace(",", " ").split())
 
@@ -779,7 +915,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     database.commit()
     with pytest.raises(StoreNewer, match="9999"):
         Store.open(tmp_path / "data")
-    database.execute("UPDATE alembic_version SET version_num = '0001'")
+    database.execute("UPDATE alembic_version SET version_num = '0002'")
     database.commit()
     database.close()
     Store.open(tmp_path / "data").close()

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.encounters import Fingers, add_request, again, enroll_request, made_up_nik
 from capture.fingerprint.template import Extractor
+from capture.sample import Modality
 from matching.decision import Decision, Reason
 from matching.gallery import FingerprintGallery
 from rekam import codec
@@ -116,7 +117,7 @@ def test_adding_to_a_subject_deleted_meanwhile_is_not_found(workflow: Workflow) 
         deleting.result(30)
         assert isinstance(adding.exception(30), NotFound)
     counts, last, watermark = workflow.stats()
-    assert counts.fingers == 0
+    assert counts.samples[Modality.FINGERPRINT] == 0
     assert last == watermark == 2  # added and removed
 
 
