@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from capture.decode import decode_finger_image, decode_image, encoding_of
+from capture.decode import decode_finger_image, decode_image
 from capture.errors import CaptureError, ImageRefused, RecordRefused
 from capture.formats.cbeff import (
     BdbInfo,
@@ -38,6 +38,7 @@ from capture.formats.finger_image import (
     read_finger_images,
 )
 from capture.formats.iris_image import IrisRecord2005, read_iris_images
+from capture.pixels import encoding_of
 from capture.sample import FingerPosition
 from rekam.client import FingerFile, finger_files
 from rekam.errors import NotWritten, RekamError

@@ -13,7 +13,7 @@ Geometry (rotation, uncertainty, centre, diameter, boundaries) is kept as it cam
 """
 
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 from capture.errors import RecordRefused
 from capture.formats.representation import (
@@ -35,6 +35,52 @@ class Layout2005(IntEnum):
     ISO = 10
     ISO_DRAFT = 13
     IREX = 15
+
+
+class IrisCoding(Enum):
+    """How an image lies in its record."""
+
+    BARE_GREY = "bare grey pixels"
+    BARE_COLOUR = "bare colour pixels"
+    JPEG = "JPEG"
+    JPEG_LS = "JPEG-LS"
+    JPEG_2000 = "JPEG 2000"
+    PNG = "PNG"
+
+
+_CODINGS_2005 = {
+    2: IrisCoding.BARE_GREY,
+    4: IrisCoding.BARE_COLOUR,
+    6: IrisCoding.JPEG,
+    8: IrisCoding.JPEG,
+    10: IrisCoding.JPEG_LS,
+    12: IrisCoding.JPEG_LS,
+    14: IrisCoding.JPEG_2000,
+    16: IrisCoding.JPEG_2000,
+}
+_CODINGS_2011 = {2: IrisCoding.BARE_GREY, 10: IrisCoding.JPEG_2000, 14: IrisCoding.PNG}
+# IREX: the iris sampled along rays from the pupil's centre, by the camera or from a rectilinear image.
+_POLAR_KINDS = (16, 48)
+_FLIPPED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IrisView:
+    """One image of a record of either edition, as decoding needs it.
+
+    `eye`: 1 right, 2 left, 0 unknown. `mirrored`, `upside_down`: flipped against what somebody in front of
+    the person sees. `rectilinear`: a picture, not an iris unrolled to polar coordinates.
+    """
+
+    eye: int
+    width: int
+    height: int
+    data: bytes
+    coding: IrisCoding
+    bit_depth: int
+    mirrored: bool
+    upside_down: bool
+    rectilinear: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +192,46 @@ class IrisRecord2011:
             (self.eyes, 1, "number of eyes"),
         )
         return MAGIC + _VERSION_2011 + head + body
+
+
+def iris_views(record: IrisRecord2005 | IrisRecord2011) -> tuple[IrisView, ...]:
+    """The images of a record, in its order. Raises `RecordRefused` for a way of coding no edition knows."""
+    if isinstance(record, IrisRecord2005):
+        properties = record.properties
+        return tuple(
+            IrisView(
+                eye=eye.eye,
+                width=record.width,
+                height=record.height,
+                data=image.data,
+                coding=_coding(record.format, _CODINGS_2005),
+                bit_depth=record.bit_depth,
+                mirrored=properties & 3 == _FLIPPED,
+                upside_down=properties >> 2 & 3 == _FLIPPED,
+                rectilinear=record.kind not in _POLAR_KINDS,
+            )
+            for eye in record.eyes
+            for image in eye.images
+        )
+    return tuple(
+        IrisView(
+            eye=image.eye,
+            width=image.width,
+            height=image.height,
+            data=image.data,
+            coding=_coding(image.format, _CODINGS_2011),
+            bit_depth=image.bit_depth,
+            mirrored=image.properties & 3 == _FLIPPED,
+            upside_down=image.properties >> 2 & 3 == _FLIPPED,
+        )
+        for image in record.images
+    )
+
+
+def _coding(number: int, known: dict[int, IrisCoding]) -> IrisCoding:
+    if number not in known:
+        raise RecordRefused(f"images of format {number} are not known here")
+    return known[number]
 
 
 def read_iris_images(data: bytes) -> IrisRecord2005 | IrisRecord2011:
