@@ -64,6 +64,28 @@ def decode_image(data: bytes) -> None:
         raise AssertionError(f"a resolution of {sample.ppi} ppi was let through")
 
 
+def decode_eye_or_portrait(data: bytes) -> None:
+    """`ImageRefused`, or an eye in grey and a portrait in colour within the limits."""
+    from capture.decode import decode_face_image, decode_iris_image
+    from capture.pixels import PixelLimits
+    from capture.sample import EyePosition, FaceSample, IrisSample
+
+    limits = PixelLimits(max_bytes=1 << 20, max_pixels=1_000_000, min_side=48, max_side=4000)
+    eye = EyePosition(len(data) % 3)
+    decoders: tuple[Callable[[], IrisSample | FaceSample], ...] = (
+        lambda: decode_iris_image(data, eye=eye, limits=limits),
+        lambda: decode_face_image(data, limits=limits),
+    )
+    for decode in decoders:
+        try:
+            height, width = decode().image.shape[:2]
+        except ImageRefused:
+            continue
+        fits = height * width <= limits.max_pixels and max(height, width) <= limits.max_side
+        if not fits or min(height, width) < limits.min_side:
+            raise AssertionError(f"an image of {width} x {height} pixels was let through")
+
+
 def wsq(data: bytes) -> None:
     """`WsqDamaged`, or pixels of the announced size."""
     from capture.wsq import WsqDamaged, read_wsq, wsq_pixels
@@ -159,14 +181,18 @@ def finger_images(data: bytes) -> None:
 
 
 def iris_images(data: bytes) -> None:
-    """`RecordRefused`, or a record that is written back byte for byte."""
-    from capture.formats.iris_image import read_iris_images
+    """`RecordRefused`, or a record written back byte for byte, its images told apart or refused."""
+    from capture.formats.iris_image import iris_views, read_iris_images
 
     try:
         record = read_iris_images(data)
     except RecordRefused:
         return
     _same(record.to_bytes(), data)
+    try:
+        iris_views(record)
+    except RecordRefused:
+        return
 
 
 def face_images(data: bytes) -> None:
@@ -366,6 +392,42 @@ def face_records() -> list[bytes]:
     return [FaceRecord(images=(image, marked)).to_bytes(), *_conformance(b"FAC")]
 
 
+def eyes_and_portraits() -> list[bytes]:
+    """An image of every format, upright and lying, and records around it that decode."""
+    from PIL import Image
+
+    from capture.formats.face_image import FaceImage, FaceRecord
+    from capture.formats.iris_image import (
+        Eye2005,
+        IrisImage2005,
+        IrisRecord2005,
+        IrisRecord2011,
+        IrisRepresentation2011,
+    )
+
+    files = [one for name in IMAGE_FORMATS for one in images(name)]
+    lying = Image.Exif()
+    lying[274] = 6
+    for name in ("png", "jpeg"):
+        stream = io.BytesIO()
+        Image.new("RGB", (80, 96), "red").save(stream, name.upper(), exif=lying)
+        files.append(stream.getvalue())
+    eyes = (Eye2005(eye=1, images=(IrisImage2005(data=bytes(80 * 96)),)),)
+    iris = IrisRepresentation2011(eye=2, width=80, height=96, data=images("png")[0], format=14)
+    faces = [
+        FaceImage(width=80, height=96, data=images(name)[1], format=form)
+        for name, form in (("jpeg", 0), ("jp2", 1))
+    ]
+    return [
+        *files,
+        IrisRecord2005(eyes=eyes, width=80, height=96, format=2).to_bytes(),
+        IrisRecord2011(images=(iris,)).to_bytes(),
+        *(FaceRecord(images=(face,)).to_bytes() for face in faces),
+        *_conformance(b"IIR"),
+        *_conformance(b"FAC"),
+    ]
+
+
 def cbeff_files() -> list[bytes]:
     """One file of each schema; the conformance files with their data cut short."""
     from capture.formats import cbeff
@@ -403,7 +465,7 @@ def _conformance(magic: bytes) -> list[bytes]:
 
 
 _RECORDS = ("capture.formats.representation",)
-_IMAGES = ("capture.decode", "capture.wsq")
+_IMAGES = ("capture.decode", "capture.pixels", "capture.wsq")
 _CBEFF_WORDS = (
     *(b"Version", b"CBEFFVersion", b"BIRInfo", b"BDBInfo", b"SBInfo", b"BIR", b"BDB", b"SB", b"Others"),
     *(b"others", b"entry", b"Key", b"Value", b"Major", b"Minor", b"Creator", b"Index", b"Payload"),
@@ -429,6 +491,11 @@ TARGETS = {
         )
         for name in IMAGE_FORMATS
     },
+    "eye-or-portrait": Target(
+        decode_eye_or_portrait,
+        eyes_and_portraits,
+        (*_RECORDS, *_IMAGES, *_PILLOW.values(), "capture.formats.iris_image", "capture.formats.face_image"),
+    ),
     "wsq": Target(wsq, lambda: images("wsq"), ("capture.wsq",)),
     "template": Target(template, templates, ("capture.fingerprint.template",)),
     "minutiae-record": Target(

@@ -27,6 +27,7 @@ from capture.pixels import (
     check_size,
     eight_bits,
     encoding_of,
+    luma,
     picture,
 )
 from capture.sample import EyePosition, FaceSample, FingerPosition, IrisSample, Sample
@@ -264,8 +265,7 @@ def _bare_iris(view: IrisView) -> NDArray[np.uint8]:
         raise RecordRefused(f"the record announces {expected:,} bytes of pixels and holds {len(view.data):,}")
     values = np.frombuffer(view.data, np.uint8 if size == 1 else ">u2").astype(np.uint16)
     pixels = eight_bits(values, view.bit_depth).reshape(view.height, view.width, channels)
-    # Luma as image files become it.
-    return pixels[..., 0] if channels == 1 else (pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return pixels[..., 0] if channels == 1 else luma(pixels)
 
 
 def _decode_record(data: bytes, position: FingerPosition, ppi: float | None, limits: DecodeLimits) -> Sample:

@@ -139,6 +139,11 @@ def eight_bits(values: NDArray[np.uint16], depth: int) -> NDArray[np.uint8]:
     return ((np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
 
 
+def luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey `(H, W) uint8` of RGB `(H, W, 3) uint8`, as image files become it."""
+    return np.array(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
+
+
 def _wsq(data: bytes, limits: PixelLimits) -> Picture:
     file = read_wsq(data)
     check_size(file.width, file.height, limits)

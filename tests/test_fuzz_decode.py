@@ -12,15 +12,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from capture.decode import DecodeLimits, decode_image
+from capture.decode import DecodeLimits, decode_face_image, decode_image, decode_iris_image
 from capture.errors import ImageRefused, TemplateRefused
 from capture.fingerprint.template import FingerprintTemplate
-from capture.sample import FingerPosition
+from capture.formats.face_image import FaceImage, FaceRecord
+from capture.formats.iris_image import (
+    Eye2005,
+    IrisImage2005,
+    IrisRecord2005,
+    IrisRecord2011,
+    IrisRepresentation2011,
+)
+from capture.pixels import PixelLimits
+from capture.sample import EyePosition, FingerPosition
 
 assert wsq.__name__ == "wsq"  # importing it teaches Pillow to write WSQ
 
 FORMATS = ("png", "jpeg", "bmp", "tiff", "tiff_lzw", "tiff_deflate", "wsq", "jp2", "j2k")
 LIMITS = DecodeLimits(max_bytes=1 << 20, max_pixels=250_000)
+OTHER_LIMITS = PixelLimits(max_bytes=1 << 20, max_pixels=250_000, min_side=48, max_side=2000)
 MEMORY = 400 * 1024  # kB that a decoder may take on top, whatever a header claims
 FUZZ = settings(
     derandomize=True,
@@ -113,6 +123,58 @@ def test_mutated_files(name: str) -> None:
 
     run()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
+
+
+def records() -> dict[str, bytes]:
+    png, jp2 = FILES["png"], FILES["jp2"]
+    bare = IrisImage2005(data=bytes(96 * 80))
+    eye = IrisRepresentation2011(eye=2, width=80, height=96, data=png, format=14)
+    return {
+        "iris_2005": IrisRecord2005(
+            eyes=(Eye2005(eye=1, images=(bare,)),), width=80, height=96, format=2
+        ).to_bytes(),
+        "iris_2011": IrisRecord2011(images=(eye,)).to_bytes(),
+        "face": FaceRecord(images=(FaceImage(width=80, height=96, data=jp2, format=1),)).to_bytes(),
+    }
+
+
+RECORDS = records()
+
+
+def check_eye_and_portrait(data: bytes, eye: EyePosition) -> bool:
+    """Whether either decoder took the bytes; neither may raise anything but its refusal."""
+    taken = False
+    try:
+        iris = decode_iris_image(data, eye=eye, limits=OTHER_LIMITS)
+        assert iris.image.dtype == np.uint8
+        assert iris.image.ndim == 2
+        assert iris.image.size <= OTHER_LIMITS.max_pixels
+        assert eye in (EyePosition.UNKNOWN, iris.eye)
+        taken = True
+    except ImageRefused:
+        pass
+    try:
+        face = decode_face_image(data, limits=OTHER_LIMITS)
+    except ImageRefused:
+        return taken
+    assert face.image.dtype == np.uint8
+    assert face.image.shape[2:] == (3,)
+    assert face.image.size <= 3 * OTHER_LIMITS.max_pixels
+    assert OTHER_LIMITS.min_side <= min(face.image.shape[:2])
+    return True
+
+
+@pytest.mark.parametrize("name", [*FORMATS, *RECORDS])
+def test_mutated_eyes_and_portraits(name: str) -> None:
+    seed = (FILES | RECORDS)[name]
+    assert check_eye_and_portrait(seed, EyePosition.UNKNOWN) == (name != "wsq")
+
+    @settings(FUZZ, max_examples=150)
+    @given(CHANGES, st.one_of(st.none(), st.none(), st.integers(0, 1 << 16)), st.sampled_from(EyePosition))
+    def run(changes: list[tuple[int, str, bytes]], cut: int | None, eye: EyePosition) -> None:
+        check_eye_and_portrait(changed(seed, changes, cut), eye)
+
+    run()
 
 
 @FUZZ
