@@ -31,6 +31,15 @@ class Feedback(StrEnum):
     HEAD_TILTED = "head_tilted"
     EYES_UNCLEAR = "eyes_unclear"
     BACKGROUND_UNEVEN = "background_uneven"
+    NO_EYE = "no_eye"
+    EYE_COVERED = "eye_covered"
+    EYE_SMALL = "eye_small"
+    EYE_CUT_OFF = "eye_cut_off"
+    EYE_BLURRED = "eye_blurred"
+    EYE_PALE = "eye_pale"
+    GAZE_ASIDE = "gaze_aside"
+    PUPIL_WIDE = "pupil_wide"
+    PUPIL_NARROW = "pupil_narrow"
 
     @property
     def advice(self) -> str:
@@ -62,6 +71,15 @@ _ADVICE = {
     Feedback.HEAD_TILTED: "The head is tilted: hold it upright.",
     Feedback.EYES_UNCLEAR: "The eyes are not clear: open them, without hair, shadow or tinted glasses.",
     Feedback.BACKGROUND_UNEVEN: "The background is uneven: use a plain, light wall without shadow.",
+    Feedback.NO_EYE: "No iris was found: let the eye look straight into the camera, wide open.",
+    Feedback.EYE_COVERED: "Lids, lashes or reflections cover the iris: open the eye wide, take glasses off.",
+    Feedback.EYE_SMALL: "The iris is too small in the picture: come closer to the camera.",
+    Feedback.EYE_CUT_OFF: "The iris is cut off at the edge: bring the eye into the middle.",
+    Feedback.EYE_BLURRED: "The iris is blurred: keep still at the distance the camera asks for.",
+    Feedback.EYE_PALE: "The iris hardly stands out: check the infrared light, shade the eye from the sun.",
+    Feedback.GAZE_ASIDE: "The eye looks aside: look straight into the camera.",
+    Feedback.PUPIL_WIDE: "The pupil is very wide: make the room lighter.",
+    Feedback.PUPIL_NARROW: "The pupil is very narrow: make the room darker.",
 }
 
 

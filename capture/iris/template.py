@@ -2,8 +2,8 @@
 
 Layout of code and mask: groups of 32 words, 2,048 bits, of which the first is the scan code, all that a 1:N
 search looks at. A group is 8 rows (from the pupil outwards) of 2 parts (sign of the real, then of the
-imaginary part of the filter's answer) of 128 columns (angles, 2.8 degrees): column c of part p of row r is bit
-c % 64 of word 4 r + 2 p + c // 64. A coder may add groups (`IrisCoder`).
+imaginary part of the filter's answer) of 128 columns (angles, 2.8 degrees): column c of part p of row r is
+bit c % 64 of word 4 r + 2 p + c // 64. A coder may add groups (`IrisCoder`).
 
 Native format, version 1, big-endian, 16 + 16 W bytes for W words:
 
