@@ -11,7 +11,7 @@ the figures are written to `benchmarks/results/calibration.json`.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from math import log10, sqrt
@@ -26,8 +26,9 @@ from rich.console import Console
 from benchmarks.accuracy import SETS
 from benchmarks.provenance import ROOT, provenance
 from capture.fingerprint.template import MAX_MINUTIAE, Extractor, ExtractorChoice, FingerprintTemplate
+from matching.calibration import FORMAT, Calibration
 from matching.error_rates import FAILED, Pairs
-from matching.fingerprint.calibration import FORMAT, Calibration, detail_of
+from matching.fingerprint.calibration import SCORES
 from matching.fingerprint.comparison import COMPARISON_VERSION, similarity
 from matching.fingerprint.cylinders import cylinders
 from rekam.prints import Compared, all_pairs, compare_set, print_sets
@@ -71,7 +72,6 @@ def together(sets: Sequence[Measured]) -> Measured:
 
 def fitted(
     sets: Sequence[Measured],
-    extractors: tuple[Extractor, Extractor] = (Extractor.LEADER_1, Extractor.LEADER_1),
     *,
     correction: float = CORRECTION,
     bins: tuple[int, ...] = BINS,
@@ -79,7 +79,7 @@ def fitted(
     """Calibrate on the pairs of several sets; pairs without a score (failed extractions) are left out."""
     sample = together(sets)
     genuine, score = sample.pairs.genuine, sample.pairs.score
-    detail = np.array([detail_of(n) for n in range(MAX_MINUTIAE + 1)])[sample.cylinders]
+    detail = np.array([SCORES.detail.excess(n) for n in range(MAX_MINUTIAE + 1)])[sample.cylinders]
     bin_of = np.searchsorted(bins, sample.cylinders, side="right")
     corrected = score - correction * detail
     mates, others = corrected[genuine], corrected[~genuine]
@@ -97,15 +97,14 @@ def fitted(
         llr_scores=tuple(llr_scores),
         llrs=tuple(llrs),
         correction=correction,
-        cylinders=bins,
+        bins=bins,
         lowest=lowest,
         highest=highest,
         fmr_scores=tuple(fmr_scores),
         fmrs=tuple(fmrs),
         genuine_pairs=int(genuine.sum()),
         impostor_pairs=int((~genuine).sum()),
-        extractors=extractors,
-        comparison_version=COMPARISON_VERSION,
+        detail=SCORES.detail,
     )
 
 
@@ -264,7 +263,9 @@ def measured(first: Compared, second: Compared) -> Measured:
     return Measured(pairs, np.minimum(sizes[0][i], sizes[1][j]), np.minimum(quality[0][i], quality[1][j]))
 
 
-def content_with(calibrations: Sequence[Calibration], names: Sequence[str], before: str) -> str:
+def content_with(
+    calibrations: Mapping[tuple[Extractor, Extractor], Calibration], names: Sequence[str], before: str
+) -> str:
     """The file's text: these calibrations, and those of other pairs of extractors from `before`."""
     pairs = {}
     try:
@@ -273,16 +274,16 @@ def content_with(calibrations: Sequence[Calibration], names: Sequence[str], befo
             pairs = {tuple(one["extractors"]): one for one in old["pairs"]}
     except (ValueError, KeyError):
         pass  # damaged, or of an older format: nothing in it is of use
-    for one in calibrations:
-        pairs[one.extractors] = {
-            "extractors": one.extractors,
+    for extractors, one in calibrations.items():
+        pairs[extractors] = {
+            "extractors": extractors,
             "genuine_pairs": one.genuine_pairs,
             "impostor_pairs": one.impostor_pairs,
             "floor": one.floor,
             "llr_scores": one.llr_scores,
             "llrs": one.llrs,
             "correction": one.correction,
-            "cylinders": one.cylinders,
+            "cylinders": one.bins,
             "lowest": one.lowest,
             "highest": one.highest,
             "fmr_scores": one.fmr_scores,
@@ -351,13 +352,12 @@ def main(
         ]
         for choice in sorted(set(extractor or [ExtractorChoice.ACCURATE]))
     }
-    calibrations: list[Calibration] = []
+    calibrations: dict[tuple[Extractor, Extractor], Calibration] = {}
     figures: dict[str, object] = {}
     for a, b in combinations_with_replacement(compared, 2):
         sets = [measured(one, other) for one, other in zip(compared[a], compared[b], strict=True)]
         low, high = sorted((EXTRACTORS[a], EXTRACTORS[b]))
-        calibration = fitted(sets, (low, high))
-        calibrations.append(calibration)
+        calibrations[low, high] = calibration = fitted(sets)
         figures[f"{a}-{b}"] = figures_of(calibration, list(folders), sets)
     before = OUTPUT.read_text(encoding="utf-8") if OUTPUT.exists() else ""
     OUTPUT.write_text(content_with(calibrations, list(folders), before), encoding="utf-8")

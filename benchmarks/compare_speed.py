@@ -25,7 +25,7 @@ from benchmarks.accuracy import SETS
 from benchmarks.provenance import ROOT, provenance
 from capture.fingerprint.template import FingerprintTemplate
 from matching.fingerprint import comparison, cylinders, overlap
-from matching.fingerprint.calibration import FMR_1E3, Calibration
+from matching.fingerprint.calibration import FMR_1E3, fingerprint_calibration
 from rekam.prints import extract, print_sets
 
 Template = TypeVar("Template")
@@ -108,7 +108,7 @@ def main(
     print(f"cylinders of one finger: {describe:.0f} us")
 
     # 3. That both compared the same fingers, and well: genuine pairs found at FMR 1e-3 of the calibration.
-    threshold = Calibration.load().threshold(FMR_1E3)
+    threshold = fingerprint_calibration().threshold(FMR_1E3)
     genuine = compare_all(comparison.similarity, ours, classes["genuine"])
     found = np.mean([score >= threshold for score in genuine])
     record = {

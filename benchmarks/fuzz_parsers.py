@@ -249,11 +249,12 @@ def finger_name(data: bytes) -> None:
 
 def calibration(data: bytes) -> None:
     """`ParametersUnavailable`, or curves that answer with numbers."""
+    from capture.fingerprint.template import Extractor
     from matching.errors import ParametersUnavailable
-    from matching.fingerprint.calibration import Calibration
+    from matching.fingerprint.calibration import SCORES
 
     try:
-        read = Calibration.from_json(data.decode("utf-8", "replace"))
+        read = SCORES.read(data.decode("utf-8", "replace"), Extractor.LEADER_1, Extractor.LEADER_1)
     except ParametersUnavailable:
         return
     for score in (-1.0, 0.0, 0.3, 2.0):

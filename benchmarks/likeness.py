@@ -19,7 +19,7 @@ from rich.table import Table
 
 from capture.fingerprint.template import FingerprintTemplate
 from matching.error_rates import Pairs, operating_points, resampled_fingers, resampled_points
-from matching.fingerprint.calibration import FMR_1E3, Calibration
+from matching.fingerprint.calibration import FMR_1E3, fingerprint_calibration
 from matching.fingerprint.cylinders import cylinders
 from rekam.prints import Compared, all_pairs
 
@@ -95,7 +95,7 @@ def log_likelihood_ratios(scores: Floats, fewer: NDArray[np.int64]) -> Floats:
 
     `fewer`: cylinders of the finger that has fewer, a pair.
     """
-    calibration = Calibration.load()
+    calibration = fingerprint_calibration()
     return np.array(
         [
             calibration.llr(score, n)
@@ -106,7 +106,7 @@ def log_likelihood_ratios(scores: Floats, fewer: NDArray[np.int64]) -> Floats:
 
 def evenly_reached(sums: Floats) -> Floats:
     """The score that two fingers of typical detail would both have to reach for each sum."""
-    calibration = Calibration.load()
+    calibration = fingerprint_calibration()
     return np.interp(sums / 2, calibration.llrs, calibration.llr_scores)
 
 

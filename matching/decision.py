@@ -7,12 +7,20 @@ The table (columns: is the claimed NIK known; whom do the biometrics match):
     new    another subject                 DUPLICATE  held, case opened
     known  another subject, or not its own COLLISION  held, case opened
     any    uncertain                       REVIEW     held, case opened
+    any    modalities disagree             REVIEW     held, case opened
+
+What a face may do (the arithmetic is in `docs/decisions/0010-fusion.md`): about one person in a hundred has
+an identical twin, whatever the size of the gallery, so a face never accuses alone. It counts in the sum, but
+a match needs fingers and irises that reach the review threshold without it; nor does it clear anybody whom
+they suspect.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import log10
+
+from matching.encounter import Arrangement, EncounterComparison, EyeArrangement
 
 
 class Decision(StrEnum):
@@ -44,6 +52,9 @@ class Reason(StrEnum):
     POSITIONS_DIFFER = "positions_differ"
     HELD_ENCOUNTER_MATCHES = "held_encounter_matches"
     FINGERS_DISAGREE = "fingers_disagree"
+    MODALITIES_DISAGREE = "modalities_disagree"
+    EYES_SWAPPED = "eyes_swapped"
+    FACE_ALONE = "face_alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +99,12 @@ class Thresholds:
 class Candidate:
     """What one subject (or one held encounter) scored: `llr`, the fused log10 likelihood ratio.
 
-    `agreeing` is the sum over the fingers that match alone, less the logarithm of the number of fingers it
-    was chosen from; `denied` tells that some finger does not match. Both at once is what an encounter put
-    together from two people looks like. `own` marks the subject the claimed NIK belongs to, `held` an
-    encounter that waits for an operator.
+    `fingers`, `irises` and `face`: what each modality says, for itself. `agreeing` is the sum over the
+    fingers and eyes that match alone, less the logarithm of the number they were chosen from; `denied` tells
+    that some finger does not match. Both at once is what an encounter put together from two people looks
+    like.
+    `conflict`: some modality denies what another asserts. `own` marks the subject the claimed NIK belongs to,
+    `held` an encounter that waits for an operator.
     """
 
     llr: float
@@ -99,6 +112,41 @@ class Candidate:
     held: bool = False
     agreeing: float = float("-inf")
     denied: bool = False
+    fingers: float = 0.0
+    irises: float = 0.0
+    face: float = 0.0
+    conflict: bool = False
+
+    @property
+    def without_face(self) -> float:
+        """What the sum would be without the face."""
+        return self.llr - self.face
+
+
+def candidate_of(comparison: EncounterComparison, *, own: bool = False, held: bool = False) -> Candidate:
+    """What a decision needs of a comparison with a subject or a held encounter."""
+    return Candidate(
+        llr=comparison.llr,
+        own=own,
+        held=held,
+        agreeing=comparison.agreeing,
+        denied=comparison.denied,
+        fingers=comparison.fingers_llr,
+        irises=comparison.irises_llr,
+        face=comparison.face_llr,
+        conflict=bool(comparison.conflict),
+    )
+
+
+def notices(comparison: EncounterComparison) -> tuple[Reason, ...]:
+    """What an operator should notice about how a candidate's fingers and eyes were paired."""
+    fingers: dict[Arrangement, tuple[Reason, ...]] = {
+        Arrangement.AS_DECLARED: (),
+        Arrangement.HANDS_SWAPPED: (Reason.HANDS_SWAPPED,),
+        Arrangement.REARRANGED: (Reason.POSITIONS_DIFFER,),
+    }
+    swapped = comparison.eyes is EyeArrangement.EYES_SWAPPED
+    return fingers[comparison.arrangement] + ((Reason.EYES_SWAPPED,) if swapped else ())
 
 
 def decide(
@@ -110,40 +158,102 @@ def decide(
     UNIQUE. A held encounter that matches makes a new NIK a DUPLICATE, but does not accuse the owner of a
     known one: its case is open already, and the reason names it.
     """
-    own = max((c.llr for c in candidates if c.own), default=float("-inf"))
-    other = max((c.llr for c in candidates if not c.own and not c.held), default=float("-inf"))
-    held = max((c.llr for c in candidates if not c.own and c.held), default=float("-inf"))
+    own = max((c for c in candidates if c.own), key=lambda c: (c.llr, c.without_face), default=None)
+    others = [c for c in candidates if not c.own and not c.held]
+    held = [c for c in candidates if not c.own and c.held]
+    other_matches = any(_matches(c, thresholds) for c in others)
+    held_matches = any(_matches(c, thresholds) for c in held)
 
     if not nik_known:
         # 1. A new NIK: whoever matches already has one, or has asked for one.
-        if max(other, held) >= thresholds.match:
-            if other >= thresholds.match:
-                return Decision.DUPLICATE, (Reason.OTHER_SUBJECT_MATCHES,)
+        split = _split([*others, *held], thresholds)
+        if other_matches and not split:
+            return Decision.DUPLICATE, (Reason.OTHER_SUBJECT_MATCHES,)
+        if held_matches and not split:
             return Decision.DUPLICATE, (Reason.HELD_ENCOUNTER_MATCHES,)
-        if max(other, held) >= thresholds.review:
-            return Decision.REVIEW, (Reason.OTHER_SUBJECT_UNCERTAIN,)
-        if any(c.agreeing >= thresholds.review for c in candidates):
-            return Decision.REVIEW, (Reason.FINGERS_DISAGREE,)
+        doubts = {_doubt(c, thresholds) for c in (*others, *held)}
+        if split:
+            doubts.add(Reason.MODALITIES_DISAGREE)
+        if found := _in_order(doubts):
+            return Decision.REVIEW, found
         if not enough_evidence:
             return Decision.REVIEW, (Reason.TOO_LITTLE_EVIDENCE,)
         return Decision.UNIQUE, (Reason.NOBODY_MATCHES,)
 
     # 2. A known NIK: it must be its own subject, and nobody else.
-    if other >= thresholds.match:
+    split = _split([*others, *([own] if own else [])], thresholds)
+    if other_matches and not split:
         return Decision.COLLISION, (Reason.OTHER_SUBJECT_MATCHES,)
-    if own < thresholds.verify_review and enough_evidence:
-        return Decision.COLLISION, (Reason.OWN_SUBJECT_DIFFERS,)
-    uncertain = []
-    if own < thresholds.verify:
-        uncertain.append(Reason.OWN_SUBJECT_UNCERTAIN)
-    if other >= thresholds.review:
-        uncertain.append(Reason.OTHER_SUBJECT_UNCERTAIN)
+    doubts = {_doubt(c, thresholds) for c in others}
+    # A held one's match is its own case; that it is put together of two people may be this case, too.
+    doubts |= {_doubt(c, thresholds) for c in held if c.agreeing >= thresholds.review > c.llr}
+    if split:
+        doubts.add(Reason.MODALITIES_DISAGREE)
+    if own is None or max(own.llr, own.without_face) < thresholds.verify_review:
+        if enough_evidence and not split and not (own and own.conflict):
+            return Decision.COLLISION, (Reason.OWN_SUBJECT_DIFFERS,)
+    elif own.llr >= thresholds.verify and own.without_face < thresholds.verify_review:
+        doubts.add(Reason.FACE_ALONE)
+    if own is None or own.llr < thresholds.verify:
+        doubts.add(Reason.OWN_SUBJECT_UNCERTAIN)
+    if own and own.conflict:
+        doubts.add(Reason.MODALITIES_DISAGREE)
+    if own and own.denied:
+        doubts.add(Reason.FINGERS_DISAGREE)
     if not enough_evidence:
-        uncertain.append(Reason.TOO_LITTLE_EVIDENCE)
-    others_agree = any(not c.own and c.agreeing >= thresholds.review > c.llr for c in candidates)
-    if others_agree or any(c.own and c.denied for c in candidates):
-        uncertain.append(Reason.FINGERS_DISAGREE)
-    if uncertain:
-        return Decision.REVIEW, tuple(uncertain)
-    notice = (Reason.HELD_ENCOUNTER_MATCHES,) if held >= thresholds.match else ()
+        doubts.add(Reason.TOO_LITTLE_EVIDENCE)
+    if found := _in_order(doubts):
+        return Decision.REVIEW, found
+    notice = (Reason.HELD_ENCOUNTER_MATCHES,) if held_matches else ()
     return Decision.RETURNING, (Reason.OWN_SUBJECT_MATCHES, *notice)
+
+
+def _matches(c: Candidate, t: Thresholds) -> bool:
+    """Whether a candidate is this person beyond doubt: not by the face, and with no modality against it."""
+    return c.llr >= t.match and c.without_face >= t.review and not c.conflict
+
+
+def _doubt(c: Candidate, t: Thresholds) -> Reason | None:
+    """Why somebody else has to be looked at, if at all.
+
+    A face that fingers or irises deny must reach the match threshold itself: at the review threshold, one
+    look-alike in a large gallery for every ten people would be looked at.
+    """
+    if c.without_face < t.review <= t.match <= c.face and c.llr < t.review:
+        return Reason.MODALITIES_DISAGREE
+    if max(c.llr, c.without_face, c.agreeing) < t.review:
+        return None
+    if c.conflict:
+        return Reason.MODALITIES_DISAGREE
+    if c.without_face >= t.review:
+        return Reason.OTHER_SUBJECT_UNCERTAIN
+    return Reason.FACE_ALONE if c.llr >= t.review else Reason.FINGERS_DISAGREE
+
+
+def _split(candidates: Sequence[Candidate], t: Thresholds) -> bool:
+    """Whether the modalities point to different people: no candidate has all that some candidate has."""
+    asserted = [
+        (
+            c.fingers >= (t.verify if c.own else t.review),
+            c.irises >= (t.verify if c.own else t.review),
+            c.face >= t.match,
+        )
+        for c in candidates
+    ]
+    together = tuple(any(column) for column in zip(*asserted, strict=True))
+    return sum(together) > 1 and together not in asserted
+
+
+def _in_order(doubts: set[Reason | None]) -> tuple[Reason, ...]:
+    """Doubts in the order an operator reads them in."""
+    return tuple(reason for reason in _DOUBTS if reason in doubts)
+
+
+_DOUBTS = (
+    Reason.OWN_SUBJECT_UNCERTAIN,
+    Reason.OTHER_SUBJECT_UNCERTAIN,
+    Reason.TOO_LITTLE_EVIDENCE,
+    Reason.MODALITIES_DISAGREE,
+    Reason.FINGERS_DISAGREE,
+    Reason.FACE_ALONE,
+)

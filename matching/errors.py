@@ -2,8 +2,8 @@
 
     MatchingError
     ├── GalleryDamaged        an index on disk is unreadable or fails its checksum; rebuild it from the store
-    ├── NotCalibrated         templates of extractors never calibrated together (calibration.py)
-    ├── RateUnsupported       the calibration sample is too small for the rate asked for (calibration.py)
+    ├── NotCalibrated         templates whose makers were never calibrated together
+    ├── RateUnsupported       the calibration sample is too small for the rate asked for
     └── ParametersUnavailable shipped parameters are missing or of another version
 
 That two people do not match is no error.
@@ -20,3 +20,11 @@ class GalleryDamaged(MatchingError):
 
 class ParametersUnavailable(MatchingError):
     """Shipped parameters are missing or were fitted for another version of the code."""
+
+
+class NotCalibrated(MatchingError):
+    """Templates of two makers that were never calibrated together: their scores say nothing known."""
+
+
+class RateUnsupported(MatchingError):
+    """A false match rate was asked for that the calibration sample is too small to support."""

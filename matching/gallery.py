@@ -26,7 +26,7 @@ from capture.fingerprint.template import MAX_MINUTIAE, Extractor
 from capture.sample import FingerPosition
 from matching.encounter import EncounterComparison, EncounterForm, FingerForm, compare_encounters
 from matching.errors import GalleryDamaged
-from matching.fingerprint.calibration import Calibration
+from matching.fingerprint.calibration import fingerprint_calibration
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import PARAMS as CYLINDER_PARAMS
 from matching.fingerprint.descriptors import SIZE, DescriptorModel
@@ -480,7 +480,7 @@ class _Shelf:
         Those whose encounter has other fingers only where `every` is set; with everybody, on a shelf that is
         not too long, where the probe itself is thin. Cost: 30 us each.
         """
-        scale = PARAMS.most_deviations / Calibration.load(probe.extractor, probe.extractor).llr(1.0)
+        scale = PARAMS.most_deviations / fingerprint_calibration(probe.extractor, probe.extractor).llr(1.0)
         if every and len(probe.cylinders) < PARAMS.few_asked and self._fingers <= PARAMS.longest_walk:
             numbers = np.flatnonzero(self._slot[: self._fingers] >= 0).tolist()
         else:
@@ -488,7 +488,7 @@ class _Shelf:
         for number in numbers:
             finger = self.form(probe.position, number)
             score = similarity(probe.cylinders, finger.cylinders)
-            calibration = Calibration.load(probe.extractor, finger.extractor)
+            calibration = fingerprint_calibration(probe.extractor, finger.extractor)
             llr = calibration.llr(score, min(len(probe.cylinders), len(finger.cylinders)))
             slot = self._slot[number]
             # Likelihood ratios are capped: among equals the higher scores go first.

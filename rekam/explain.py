@@ -19,8 +19,8 @@ from capture.formats.minutiae_record import read_minutiae_record
 from capture.formats.minutiae_template import template_of
 from capture.quality import Feedback
 from capture.sample import Sample
-from matching.errors import MatchingError
-from matching.fingerprint.calibration import Calibration, NotCalibrated
+from matching.errors import MatchingError, NotCalibrated
+from matching.fingerprint.calibration import fingerprint_calibration
 from matching.fingerprint.comparison import Comparison, compare
 from matching.fingerprint.cylinders import cylinders
 from rekam.errors import RekamError
@@ -115,7 +115,7 @@ def explain_seen(a: Seen, b: Seen) -> Explanation:
     comparison = compare(described_a, described_b)
     common = overlap(a.template, b.template, described_a, described_b, comparison)
     try:
-        calibration = Calibration.load(a.template.extractor, b.template.extractor)
+        calibration = fingerprint_calibration(a.template.extractor, b.template.extractor)
     except NotCalibrated:
         return Explanation((a, b), comparison, common, None, None)
     llr = calibration.llr(comparison.score, min(len(described_a), len(described_b)))

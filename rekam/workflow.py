@@ -37,7 +37,7 @@ from matching.encounter import (
     same_finger_twice,
 )
 from matching.errors import GalleryDamaged
-from matching.fingerprint.calibration import Calibration
+from matching.fingerprint.calibration import fingerprint_calibration
 from matching.gallery import FingerprintGallery
 from rekam.commits import GroupCommit
 from rekam.config import Settings
@@ -703,7 +703,7 @@ def _calibrated() -> frozenset[Extractor]:
     """
     own = {extractor for extractor in Extractor if extractor is not Extractor.FOREIGN}
     for first, second in combinations_with_replacement(sorted(own), 2):
-        Calibration.load(first, second)
+        fingerprint_calibration(first, second)
     return frozenset(own)
 
 

@@ -18,35 +18,36 @@ from benchmarks.calibrate import (
     upper_count,
 )
 from capture.fingerprint.template import Extractor
+from matching.calibration import FORMAT, Calibration
 from matching.error_rates import Pairs
-from matching.errors import ParametersUnavailable
+from matching.errors import NotCalibrated, ParametersUnavailable, RateUnsupported
 from matching.fingerprint.calibration import (
     FMR_1E2,
     FMR_1E3,
     FMR_1E4,
-    FORMAT,
     TYPICAL,
-    Calibration,
-    NotCalibrated,
-    RateUnsupported,
+    fingerprint_calibration,
+)
+from matching.fingerprint.calibration import (
+    SCORES as FINGERPRINT,
 )
 from matching.fingerprint.comparison import COMPARISON_VERSION
 
 SCORES = st.floats(-1, 2, allow_nan=False)
+ONE = (Extractor.LEADER_1, Extractor.LEADER_1)
 
 SMALL = Calibration(
     llr_scores=(0.1, 0.2, 0.4),
     llrs=(-1.5, 0.5, 2.5),
     correction=0.1,
-    cylinders=(20,),
+    bins=(20,),
     lowest=(-1.0, -1.5),
     highest=(2.0, 2.5),
     fmr_scores=(0.1, 0.2, 0.3),
     fmrs=(0.5, 0.05, 0.003),
     genuine_pairs=100,
     impostor_pairs=1000,
-    extractors=(Extractor.LEADER_1, Extractor.LEADER_1),
-    comparison_version=COMPARISON_VERSION,
+    detail=FINGERPRINT.detail,
 )
 
 
@@ -69,9 +70,7 @@ def normal_pairs(n: int, seed: int) -> Pairs:
 
 
 def test_shipped_calibration_loads_and_supports_its_named_rates() -> None:
-    shipped = Calibration.load()
-    assert shipped.comparison_version == COMPARISON_VERSION
-    assert shipped.extractors == (Extractor.LEADER_1, Extractor.LEADER_1)
+    shipped = fingerprint_calibration()
     assert shipped.impostor_pairs == 81_600 + 11_520
     thresholds = [shipped.threshold(rate) for rate in (FMR_1E2, FMR_1E3, FMR_1E4)]
     assert 0 < thresholds[0] < thresholds[1] < thresholds[2] < 0.3
@@ -80,7 +79,7 @@ def test_shipped_calibration_loads_and_supports_its_named_rates() -> None:
 
 
 def test_shipped_calibration_claims_no_more_than_its_sample_supports() -> None:
-    shipped = Calibration.load()
+    shipped = fingerprint_calibration()
     assert shipped.fmr(1.0) == shipped.floor == 3 / shipped.impostor_pairs
     for cylinders in (0, 15, 30, 99):
         assert shipped.llr(1.0, cylinders) < log10(shipped.impostor_pairs / 3)
@@ -92,7 +91,7 @@ def test_shipped_calibration_claims_no_more_than_its_sample_supports() -> None:
 @given(SCORES, SCORES, st.integers(0, 99))
 def test_llr_rises_and_fmr_falls(a: float, b: float, cylinders: int) -> None:
     low, high = min(a, b), max(a, b)
-    shipped = Calibration.load()
+    shipped = fingerprint_calibration()
     assert shipped.llr(low, cylinders) <= shipped.llr(high, cylinders)
     assert shipped.fmr(low) >= shipped.fmr(high)
 
@@ -124,7 +123,7 @@ def test_values_between_and_outside_the_corners() -> None:
 
 @pytest.mark.parametrize("rate", [FMR_1E2, FMR_1E3, FMR_1E4])
 def test_a_threshold_stands_for_its_rate(rate: float) -> None:
-    shipped = Calibration.load()
+    shipped = fingerprint_calibration()
     assert shipped.fmr(shipped.threshold(rate)) <= rate
     assert shipped.fmr(np.nextafter(shipped.threshold(rate), 0)) > rate
 
@@ -144,8 +143,8 @@ def test_a_threshold_stands_for_its_rate(rate: float) -> None:
         {"impostor_pairs": 0},
         {"correction": -0.1},
         {"correction": float("nan")},
-        {"cylinders": (20, 20), "lowest": (-1.0, -1.0, -1.0), "highest": (2.0, 2.0, 2.0)},
-        {"cylinders": (float("nan"),)},
+        {"bins": (20, 20), "lowest": (-1.0, -1.0, -1.0), "highest": (2.0, 2.0, 2.0)},
+        {"bins": (float("nan"),)},
         {"highest": (2.0,)},
         {"lowest": (0.5, -1.0)},
         {"highest": (2.0, float("inf"))},
@@ -159,13 +158,13 @@ def test_impossible_curves_are_refused(change: dict[str, object]) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', "nonsense"])
 def test_a_damaged_file_is_a_typed_error(text: str) -> None:
     with pytest.raises(ParametersUnavailable):
-        Calibration.from_json(text)
+        FINGERPRINT.read(text, *ONE)
 
 
 def test_a_calibration_of_another_comparison_is_refused() -> None:
     content = {"format": FORMAT, "comparison_version": COMPARISON_VERSION + 1}
     with pytest.raises(ParametersUnavailable, match="another version"):
-        Calibration.from_json(json.dumps(content))
+        FINGERPRINT.read(json.dumps(content), *ONE)
 
 
 def test_the_fit_finds_the_true_ratio_of_two_normals() -> None:
@@ -212,7 +211,7 @@ def test_detail_is_corrected_for_and_caps_are_those_of_its_bin() -> None:
     alike = fitted([of_detail(few), of_detail(many)], bins=())
     assert found.llr_scores == pytest.approx(alike.llr_scores)
     assert found.correction == 1.0
-    assert found.cylinders == (20, 40)
+    assert found.bins == (20, 40)
     assert found.highest == pytest.approx((log10(2000 / 3), 0.0, log10(20_000 / 3)))
     assert found.lowest[1] == 0.0
     assert found.lowest[0] < 0
@@ -232,17 +231,17 @@ def test_cllr_of_known_answers() -> None:
 
 def test_extractors_not_calibrated_together_are_refused() -> None:
     with pytest.raises(NotCalibrated, match="FOREIGN"):
-        Calibration.load(Extractor.LEADER_1, Extractor.FOREIGN)
+        fingerprint_calibration(Extractor.LEADER_1, Extractor.FOREIGN)
 
 
 def test_a_file_holds_each_pair_of_extractors_once_in_either_order() -> None:
     mixed = (Extractor.LEADER_1, Extractor.FAST_1)
     sample = fitted([of_detail(normal_pairs(200, 5))])
-    other = fitted([of_detail(normal_pairs(300, 6))], mixed)
-    text = content_with([sample], ["a"], "")
-    text = content_with([other], ["a"], text)
-    text = content_with([other], ["a"], text)
-    assert Calibration.from_json(text) == sample
-    assert Calibration.from_json(text, *mixed) == Calibration.from_json(text, *reversed(mixed)) == other
+    other = fitted([of_detail(normal_pairs(300, 6))])
+    text = content_with({ONE: sample}, ["a"], "")
+    text = content_with({mixed: other}, ["a"], text)
+    text = content_with({mixed: other}, ["a"], text)
+    assert FINGERPRINT.read(text, *ONE) == sample
+    assert FINGERPRINT.read(text, *mixed) == FINGERPRINT.read(text, *reversed(mixed)) == other
     with pytest.raises(NotCalibrated):
-        Calibration.from_json(text, Extractor.FAST_1, Extractor.FAST_1)
+        FINGERPRINT.read(text, Extractor.FAST_1, Extractor.FAST_1)

@@ -7,6 +7,7 @@ import pytest
 from benchmarks.population import impression, person
 from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.sample import FingerPosition as Finger
+from matching.calibration import Calibration
 from matching.encounter import (
     Arrangement,
     EncounterComparison,
@@ -15,7 +16,9 @@ from matching.encounter import (
     enough_evidence,
     same_finger_twice,
 )
-from matching.fingerprint.calibration import Calibration, NotCalibrated
+from matching.errors import NotCalibrated
+from matching.fingerprint.calibration import fingerprint_calibration
+from matching.fusion import Fusion, fused
 from tests.prints import at, cut
 
 RIGHT = (Finger.RIGHT_THUMB, Finger.RIGHT_INDEX, Finger.RIGHT_MIDDLE)
@@ -36,7 +39,7 @@ def again(enrolled: tuple[FingerprintTemplate, ...]) -> tuple[FingerprintTemplat
 
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    return Calibration.load()
+    return fingerprint_calibration()
 
 
 def compared(a: tuple[FingerprintTemplate, ...], b: tuple[FingerprintTemplate, ...]) -> EncounterComparison:
@@ -50,7 +53,7 @@ def test_llr_is_the_sum_of_the_shares_as_declared(
 ) -> None:
     found = compared(again, enrolled)
     assert found.arrangement is Arrangement.AS_DECLARED
-    assert found.llr == sum(share.llr for share in found.shares)
+    assert found.llr == fused([share.llr for share in found.shares], Fusion.load().fingers)
     assert [share.probe for share in found.shares] == [share.reference for share in found.shares] == list(SIX)
     assert all(share.llr == calibration.llr(share.score, share.cylinders) for share in found.shares)
     assert found.llr > 10
@@ -68,7 +71,9 @@ def test_swapped_hands_match_and_are_noticed(
     assert found.arrangement is Arrangement.HANDS_SWAPPED
     assert found.llr > 10
     assert all(share.reference is share.probe.other_hand for share in found.shares)
-    assert found.llr < sum(share.llr for share in found.shares)  # the hypothesis has its price
+    assert (
+        found.llr == fused([s.llr for s in found.shares], Fusion.load().fingers) - 2
+    )  # the hypothesis has its price
 
 
 def test_fingers_in_another_order_match_and_are_noticed(
@@ -101,7 +106,8 @@ def test_unknown_positions_are_found_at_a_price(
     assert found.arrangement is Arrangement.REARRANGED
     assert found.llr > 10
     assert {share.reference for share in found.shares} == set(SIX)
-    assert found.llr == pytest.approx(sum(share.llr for share in found.shares) - np.log10(720))
+    together = fused([share.llr for share in found.shares], Fusion.load().fingers)
+    assert found.llr == pytest.approx(together - np.log10(720))
 
 
 def test_missing_fingers_add_nothing(
@@ -162,7 +168,7 @@ def test_each_pair_of_fingers_is_judged_by_the_calibration_of_its_extractors(
         (again, (Extractor.LEADER_1, Extractor.LEADER_1)),
         (fast, (Extractor.FAST_1, Extractor.LEADER_1)),
     ):
-        calibration = Calibration.load(*extractors)
+        calibration = fingerprint_calibration(*extractors)
         for share in compared(probe, enrolled).shares:
             assert share.llr == calibration.llr(share.score, share.cylinders)
             assert share.fmr == calibration.fmr(share.score)

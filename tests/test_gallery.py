@@ -13,7 +13,7 @@ from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.sample import FingerPosition as Finger
 from matching.encounter import Arrangement, EncounterForm, encounter_form
 from matching.errors import GalleryDamaged
-from matching.fingerprint.calibration import Calibration
+from matching.fingerprint.calibration import fingerprint_calibration
 from matching.fingerprint.cylinders import cylinders
 from matching.gallery import FingerprintGallery, Match
 from tests.prints import at, cut
@@ -209,7 +209,7 @@ def test_templates_of_two_extractors_live_in_one_gallery(gallery: FingerprintGal
     gallery.save(tmp_path)
     loaded = FingerprintGallery.load(tmp_path)
     probe = encounter_form([impression(t, np.random.default_rng(1)) for t in person(600, 5, FOUR)])
-    together = Calibration.load(Extractor.LEADER_1, Extractor.FAST_1)
+    together = fingerprint_calibration(Extractor.LEADER_1, Extractor.FAST_1)
     for holder in (gallery, loaded):
         best = holder.search(probe)[0]
         assert best.key == 600

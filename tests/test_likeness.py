@@ -19,7 +19,7 @@ def calibration(monkeypatch: pytest.MonkeyPatch) -> None:
     line = SimpleNamespace(
         llr=lambda score, n=30: (10 * score - 2) * min(n, 30) / 30, llrs=(-2, 18), llr_scores=(0, 2)
     )
-    monkeypatch.setattr("benchmarks.likeness.Calibration", SimpleNamespace(load=lambda: line))
+    monkeypatch.setattr("benchmarks.likeness.fingerprint_calibration", lambda: line)
 
 
 def one_finger(genuine: np.ndarray, impostor: np.ndarray) -> Pairs:

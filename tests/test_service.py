@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from benchmarks.encounters import absent, add_request, again, enroll_request, made_up_nik, missing, samples
 from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.sample import FingerPosition
-from matching.fingerprint.calibration import Calibration
+from matching.fingerprint.calibration import fingerprint_calibration
 from matching.gallery import FingerprintGallery
 from rekam.client import Client
 from rekam.config import load_settings
@@ -420,9 +420,9 @@ def test_a_later_calibration_does_not_change_an_answer(
     with running(tmp_path / "data") as service:
         service.enroll(0, fingers(0))
         first = service.client.enrollment.Enroll(request, timeout=60)
-    now = Calibration.load()
+    now = fingerprint_calibration()
     later = replace(now, fmrs=tuple(min(1.0, 2 * f) for f in now.fmrs), llrs=tuple(v - 1 for v in now.llrs))
-    monkeypatch.setattr(Calibration, "load", lambda *_: later)
+    monkeypatch.setattr("matching.fingerprint.hands.fingerprint_calibration", lambda *_: later)
     with running(tmp_path / "data") as service:
         assert service.client.enrollment.Enroll(request, timeout=60) == first
         seen = service.client.enrollment.GetEncounter(
@@ -450,7 +450,7 @@ def test_a_retry_while_the_first_is_running_waits_for_its_answer(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searching, go_on = threading.Event(), threading.Event()
-    search = service.workflow._gallery.search
+    search = service.workflow._index.gallery.search
     searches = []
 
     def slow(*arguments: object, **options: object) -> object:
@@ -873,7 +873,7 @@ def test_after_the_commit_a_retry_returns_the_stored_answer(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     committed, answer = threading.Event(), threading.Event()
-    follow = service.workflow._follow_store
+    follow = service.workflow._index.follow
 
     def slow() -> None:
         follow()
@@ -974,7 +974,7 @@ class Adds:
 
     def of(self, service: Service) -> list[int]:
         """Keys that were added to the index of this service, not loaded with it."""
-        return [key for gallery, key in self.calls if gallery is service.workflow._gallery]
+        return [key for gallery, key in self.calls if gallery is service.workflow._index.gallery]
 
 
 @pytest.fixture

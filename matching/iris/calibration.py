@@ -1,0 +1,27 @@
+"""What a score of two irises is worth: conditioned on the bits that were compared."""
+
+from functools import cache
+from importlib.resources import files
+
+from capture.iris.template import IrisCoder
+from capture.sample import Modality
+from matching.calibration import Calibration, Detail, Scores
+from matching.errors import ParametersUnavailable
+from matching.iris.comparison import IRIS_COMPARISON_VERSION
+
+SCORES = Scores(Modality.IRIS, "coder", IRIS_COMPARISON_VERSION, Detail("bits", typical=1000, fewest=100))
+
+
+@cache
+def iris_calibration(
+    first: IrisCoder = IrisCoder.LOG_GABOR_1, second: IrisCoder = IrisCoder.LOG_GABOR_1
+) -> Calibration:
+    """Read the shipped calibration for codes of two coders, in either order.
+
+    Raises `NotCalibrated` where there is none, `ParametersUnavailable` where it does not fit this code.
+    """
+    try:
+        text = (files("matching.iris") / "calibration.json").read_text(encoding="utf-8")
+    except OSError as error:
+        raise ParametersUnavailable(f"the iris calibration cannot be read: {error}") from error
+    return SCORES.read(text, first, second)
