@@ -5,6 +5,7 @@ Reading a request collects every fault into one `InvalidRequest`, so that a call
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
@@ -16,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from capture.fingerprint.template import ExtractorChoice
 from capture.quality import Feedback, Quality
-from capture.sample import FingerPosition, Modality
+from capture.sample import EyePosition, FingerPosition, Modality
 from matching.encounter import Arrangement, EncounterComparison
 from rekam.errors import InvalidRequest
 from rekam.exchange import (
@@ -27,6 +28,7 @@ from rekam.exchange import (
     Identified,
     Match,
     Missing,
+    MissingEye,
     MissingReason,
     Person,
     Presentation,
@@ -37,7 +39,16 @@ from rekam.exchange import (
     Verified,
 )
 from rekam.nik import Sex
-from rekam.store import CaseRecord, CaseState, Counts, EncounterState, Resolution, SubjectRecord
+from rekam.store import (
+    CaseRecord,
+    CaseState,
+    Counts,
+    EncounterState,
+    Position,
+    Resolution,
+    SubjectRecord,
+    modality_of,
+)
 from rekam.v1 import (
     case_pb2,
     enrollment_pb2,
@@ -48,13 +59,17 @@ from rekam.v1 import (
 )
 from rekam.workflow import MOST_CANDIDATES
 
-MOST_SAMPLES = 10
+MOST_OF = {Modality.FINGERPRINT: 10, Modality.IRIS: 2, Modality.FACE: 1}
+MOST_SAMPLES = sum(MOST_OF.values())
 MOST_EXCLUDED = 100
 DEFAULT_CANDIDATES = 5
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 _PAGE_TOKEN = re.compile(r"[a-z]-[0-9a-f]{1,40}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 _LONGEST_OPERATOR, _LONGEST_COMMENT, _LONGEST_ID = 200, 2000, 100
+
+_MODALITIES = {types_pb2.Modality.Value(f"MODALITY_{m.name}"): m for m in Modality}
+_WHAT = {Modality.FINGERPRINT: "fingers", Modality.IRIS: "eyes", Modality.FACE: "face"}
 
 E = TypeVar("E", bound=Enum)
 Faults = list[tuple[str, str]]
@@ -196,6 +211,8 @@ def _presentation(
         digest=_digest(request),
         samples=_samples(request.samples, faults),
         missing=_missing(request.missing, faults),
+        missing_eyes=_missing_eyes(request.missing_eyes, faults),
+        missing_face=_reason(request.missing_face, "missing_face", faults),
     )
 
 
@@ -207,18 +224,23 @@ def _digest(request: Message) -> bytes:
 
 def _samples(samples: Sequence[types_pb2.Sample], faults: Faults) -> tuple[Presented, ...]:
     if not 1 <= len(samples) <= MOST_SAMPLES:
-        faults.append(("samples", f"holds 1 to {MOST_SAMPLES} fingers, not {len(samples)}"))
+        faults.append(("samples", f"holds 1 to {MOST_SAMPLES} fingers, eyes and faces, not {len(samples)}"))
         return ()
     presented = tuple(_sample(sample, f"samples[{i}]", faults) for i, sample in enumerate(samples))
-    known = [p.position for p in presented if p.position]
-    for position in sorted({p for p in known if known.count(p) > 1}):
-        faults.append(("samples", f"the {position.words} is presented {known.count(position)} times"))
+    for kind, number in Counter(sample.modality for sample in samples).items():
+        modality = _MODALITIES.get(kind)
+        if modality is not None and number > MOST_OF[modality]:
+            most, what = MOST_OF[modality], _WHAT[modality]
+            faults.append(("samples", f"holds {most} {what} at most, not {number}"))
+    # Fingers and eyes apart: their codes are equal numbers.
+    for kind_of_position in (FingerPosition, EyePosition):
+        counts = Counter(p.position for p in presented if isinstance(p.position, kind_of_position))
+        for position, number in sorted((p, n) for p, n in counts.items() if p and n > 1):
+            faults.append(("samples", f"the {position.words} is presented {number} times"))
     return presented
 
 
 def _sample(sample: types_pb2.Sample, path: str, faults: Faults) -> Presented:
-    if sample.modality != types_pb2.MODALITY_FINGERPRINT:
-        faults.append((f"{path}.modality", "this release takes fingerprints only"))
     content = sample.WhichOneof("content")
     if content is None or not (sample.image or sample.template):
         faults.append((path, "needs an image or a template"))
@@ -226,7 +248,7 @@ def _sample(sample: types_pb2.Sample, path: str, faults: Faults) -> Presented:
     if not 0 <= sample.ppi < 1e6:
         faults.append((f"{path}.ppi", "is in pixels per inch, or 0 where the image declares it"))
     return Presented(
-        position=_position(sample.finger, f"{path}.finger", faults),
+        position=_sample_position(sample, path, faults),
         image=sample.image if content == "image" else None,
         template=sample.template if content == "template" else None,
         ppi=sample.ppi or None,
@@ -242,37 +264,85 @@ def _sample(sample: types_pb2.Sample, path: str, faults: Faults) -> Presented:
     )
 
 
+def _sample_position(sample: types_pb2.Sample, path: str, faults: Faults) -> Position:
+    """The position that belongs to the sample's modality; the other kind's is refused."""
+    modality = _MODALITIES.get(sample.modality)
+    if modality is None:
+        faults.append((f"{path}.modality", "is fingerprint, iris or face"))
+    if sample.finger and modality in (Modality.IRIS, Modality.FACE):
+        faults.append((f"{path}.finger", f"does not belong to a sample of modality {modality}"))
+    if sample.eye and modality in (Modality.FINGERPRINT, Modality.FACE):
+        faults.append((f"{path}.eye", f"does not belong to a sample of modality {modality}"))
+    match modality:
+        case Modality.IRIS:
+            return _eye(sample.eye, f"{path}.eye", faults)
+        case Modality.FACE:
+            return None
+        case _:
+            return _finger(sample.finger, f"{path}.finger", faults)
+
+
 def _missing(declared: Sequence[types_pb2.MissingFinger], faults: Faults) -> tuple[Missing, ...]:
-    if len(declared) > MOST_SAMPLES:
-        faults.append(("missing", f"holds {MOST_SAMPLES} fingers at most, not {len(declared)}"))
+    most = MOST_OF[Modality.FINGERPRINT]
+    if len(declared) > most:
+        faults.append(("missing", f"holds {most} fingers at most, not {len(declared)}"))
         return ()
     missing: list[Missing] = []
     for i, finger in enumerate(declared):
         path = f"missing[{i}]"
-        position = _position(finger.position, f"{path}.position", faults)
-        reason = _enum(
-            MissingReason,
-            types_pb2.MissingReason.DESCRIPTOR,
-            "MISSING_REASON_",
-            finger.reason,
-            f"{path}.reason",
-            faults,
-            required=True,
-        )
-        if not position:
-            faults.append((f"{path}.position", "is required"))
-        if position in [m.position for m in missing]:
-            faults.append((f"{path}.position", f"the {position.words} is declared missing twice"))
+        position = _finger(finger.position, f"{path}.position", faults)
+        reason = _reason(finger.reason, f"{path}.reason", faults, required=True)
+        _require_once(position, [m.position for m in missing], f"{path}.position", faults)
         missing.append(Missing(position, reason or MissingReason.NOT_CAPTURED))
     return tuple(missing)
 
 
-def _position(value: int, path: str, faults: Faults) -> FingerPosition:
+def _missing_eyes(declared: Sequence[types_pb2.MissingEye], faults: Faults) -> tuple[MissingEye, ...]:
+    most = MOST_OF[Modality.IRIS]
+    if len(declared) > most:
+        faults.append(("missing_eyes", f"holds {most} eyes at most, not {len(declared)}"))
+        return ()
+    missing: list[MissingEye] = []
+    for i, eye in enumerate(declared):
+        path = f"missing_eyes[{i}]"
+        position = _eye(eye.position, f"{path}.position", faults)
+        reason = _reason(eye.reason, f"{path}.reason", faults, required=True)
+        _require_once(position, [m.position for m in missing], f"{path}.position", faults)
+        missing.append(MissingEye(position, reason or MissingReason.NOT_CAPTURED))
+    return tuple(missing)
+
+
+def _require_once(
+    position: FingerPosition | EyePosition,
+    before: Sequence[FingerPosition | EyePosition],
+    path: str,
+    faults: Faults,
+) -> None:
+    if not position:
+        faults.append((path, "is required"))
+    elif position in before:
+        faults.append((path, f"the {position.words} is declared missing twice"))
+
+
+def _finger(value: int, path: str, faults: Faults) -> FingerPosition:
     try:
         return FingerPosition(value)
     except ValueError:
         faults.append((path, f"{value} is no finger: 1 to 10, or 0 where not known"))
         return FingerPosition.UNKNOWN
+
+
+def _eye(value: int, path: str, faults: Faults) -> EyePosition:
+    try:
+        return EyePosition(value)
+    except ValueError:
+        faults.append((path, f"{value} is no eye: 1 right, 2 left, or 0 where not known"))
+        return EyePosition.UNKNOWN
+
+
+def _reason(value: int, path: str, faults: Faults, *, required: bool = False) -> MissingReason | None:
+    names = types_pb2.MissingReason.DESCRIPTOR
+    return _enum(MissingReason, names, "MISSING_REASON_", value, path, faults, required=required)
 
 
 def _enum(
@@ -348,7 +418,7 @@ def write_encounter(recorded: Recorded) -> types_pb2.Encounter:
         create_time=_time(recorded.created_at),
         fingers=[
             types_pb2.RecordedFinger(
-                position=write_position(f.position),
+                position=write_finger(f.position),
                 quality=f.quality,
                 minutiae=f.minutiae,
                 image_kept=f.image_kept,
@@ -356,14 +426,25 @@ def write_encounter(recorded: Recorded) -> types_pb2.Encounter:
             for f in recorded.fingers
         ],
         missing=[
-            types_pb2.MissingFinger(
-                position=write_position(m.position),
-                reason=types_pb2.MissingReason.Value(f"MISSING_REASON_{m.reason.name}"),
-            )
+            types_pb2.MissingFinger(position=write_finger(m.position), reason=_missing_reason(m.reason))
             for m in recorded.missing
         ],
         evidence=_evidence(recorded.evidence),
         case_id=recorded.case_id or "",
+        irises=[
+            types_pb2.RecordedIris(
+                position=write_eye(i.position), quality=i.quality, bits=i.bits, image_kept=i.image_kept
+            )
+            for i in recorded.irises
+        ],
+        face=None
+        if recorded.face is None
+        else types_pb2.RecordedFace(quality=recorded.face.quality, image_kept=recorded.face.image_kept),
+        missing_eyes=[
+            types_pb2.MissingEye(position=write_eye(m.position), reason=_missing_reason(m.reason))
+            for m in recorded.missing_eyes
+        ],
+        missing_face=_missing_reason(recorded.missing_face),
     )
 
 
@@ -372,10 +453,13 @@ def write_recapture(recapture: Recapture) -> enrollment_pb2.Recapture:
     return enrollment_pb2.Recapture(
         items=[
             enrollment_pb2.RecaptureItem(
-                position=write_position(item.position),
+                position=write_finger(item.position),
                 quality=None if item.quality is None else write_quality(item.quality),
-                same_finger_as=write_position(item.same_finger_as or FingerPosition.UNKNOWN),
+                same_finger_as=write_finger(item.same_as),
                 advice=item.advice,
+                modality=write_modality(modality_of(item.position)),
+                eye=write_eye(item.position),
+                same_eye_as=write_eye(item.same_as),
             )
             for item in recapture.items
         ]
@@ -414,6 +498,7 @@ def write_assessed(assessed: Assessed, *, template: bool) -> quality_pb2.AssessR
         width=assessed.width,
         height=assessed.height,
         ppi=assessed.ppi,
+        iris_bits=assessed.iris_bits,
     )
 
 
@@ -467,6 +552,8 @@ def write_stats(counts: Counts, last_change: int, watermark: int, version: str) 
         store_sequence=last_change,
         index_sequence=watermark,
         version=version,
+        irises=counts.samples[Modality.IRIS],
+        faces=counts.samples[Modality.FACE],
     )
 
 
@@ -480,9 +567,23 @@ def write_quality(quality: Quality) -> types_pb2.Quality:
     )
 
 
-def write_position(position: FingerPosition) -> types_pb2.FingerPosition.ValueType:
-    """The same ISO code."""
-    return types_pb2.FingerPosition.ValueType(position)
+def write_finger(position: Position) -> types_pb2.FingerPosition.ValueType:
+    """The same ISO code; unspecified for what is no finger."""
+    return types_pb2.FingerPosition.ValueType(position if isinstance(position, FingerPosition) else 0)
+
+
+def write_eye(position: Position) -> types_pb2.EyePosition.ValueType:
+    """The same ISO code; unspecified for what is no eye."""
+    return types_pb2.EyePosition.ValueType(position if isinstance(position, EyePosition) else 0)
+
+
+def write_modality(modality: Modality) -> types_pb2.Modality.ValueType:
+    """The modality of a sample."""
+    return types_pb2.Modality.Value(f"MODALITY_{modality.name}")
+
+
+def _missing_reason(reason: MissingReason | None) -> types_pb2.MissingReason.ValueType:
+    return types_pb2.MissingReason.Value(f"MISSING_REASON_{'UNSPECIFIED' if reason is None else reason.name}")
 
 
 def write_state(state: EncounterState) -> types_pb2.EncounterState.ValueType:
@@ -499,10 +600,15 @@ def _match(match: Match) -> identification_pb2.Match.ValueType:
 
 
 def _qualities(
-    qualities: Sequence[tuple[FingerPosition, Quality]],
+    qualities: Sequence[tuple[Position, Quality]],
 ) -> list[identification_pb2.SampleQuality]:
     return [
-        identification_pb2.SampleQuality(position=write_position(p), quality=write_quality(q))
+        identification_pb2.SampleQuality(
+            position=write_finger(p),
+            quality=write_quality(q),
+            modality=write_modality(modality_of(p)),
+            eye=write_eye(p),
+        )
         for p, q in qualities
     ]
 
@@ -526,8 +632,15 @@ def _candidate(person: Person) -> types_pb2.Candidate:
         nik=person.nik,
         llr=comparison.llr,
         arrangement=_arrangement(comparison.arrangement),
-        fingers=_shares(comparison),
+        fingers=_finger_shares(comparison),
         held=person.held,
+        irises=_iris_shares(comparison),
+        face=_face_share(comparison),
+        eyes=_eye_arrangement(comparison),
+        fingers_llr=comparison.fingers_llr,
+        irises_llr=comparison.irises_llr,
+        face_llr=comparison.face_llr,
+        conflict=[write_modality(modality) for modality in comparison.conflict],
     )
 
 
@@ -535,11 +648,17 @@ def _arrangement(arrangement: Arrangement) -> types_pb2.Arrangement.ValueType:
     return types_pb2.Arrangement.Value(f"ARRANGEMENT_{arrangement.name}")
 
 
-def _shares(comparison: EncounterComparison) -> list[types_pb2.FingerShare]:
+def _eye_arrangement(comparison: EncounterComparison) -> types_pb2.EyeArrangement.ValueType:
+    """How the eyes correspond; unspecified where there were none to compare."""
+    word = comparison.eyes.name if comparison.irises else "UNSPECIFIED"
+    return types_pb2.EyeArrangement.Value(f"EYE_ARRANGEMENT_{word}")
+
+
+def _finger_shares(comparison: EncounterComparison) -> list[types_pb2.FingerShare]:
     return [
         types_pb2.FingerShare(
-            probe=write_position(share.probe),
-            reference=write_position(share.reference),
+            probe=write_finger(share.probe),
+            reference=write_finger(share.reference),
             score=share.score,
             llr=share.llr,
             fmr=share.fmr,
@@ -548,13 +667,34 @@ def _shares(comparison: EncounterComparison) -> list[types_pb2.FingerShare]:
     ]
 
 
+def _iris_shares(comparison: EncounterComparison) -> list[types_pb2.IrisShare]:
+    return [
+        types_pb2.IrisShare(
+            probe=write_eye(share.probe),
+            reference=write_eye(share.reference),
+            score=share.score,
+            llr=share.llr,
+            fmr=share.fmr,
+            bits=share.bits,
+        )
+        for share in comparison.irises
+    ]
+
+
+def _face_share(comparison: EncounterComparison) -> types_pb2.FaceShare | None:
+    share = comparison.face
+    return None if share is None else types_pb2.FaceShare(score=share.score, llr=share.llr, fmr=share.fmr)
+
+
 def _stored_sample(sample: StoredSample) -> case_pb2.StoredSample:
     return case_pb2.StoredSample(
         encounter_id=sample.encounter_id,
-        position=write_position(sample.position),
+        position=write_finger(sample.position),
         template=sample.template,
         image=sample.image or b"",
         quality=sample.quality,
+        modality=write_modality(modality_of(sample.position)),
+        eye=write_eye(sample.position),
     )
 
 

@@ -3,12 +3,13 @@
 import ipaddress
 import os
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from capture.fingerprint.template import ExtractorChoice
+from capture.sample import Modality
 from rekam.errors import InvalidSettings
 
 _MIB = 2**20
@@ -50,6 +51,17 @@ class Settings(BaseSettings):
         description="What turns images into templates where a request does not say: "
         "the accurate extractor, or the fast one.",
     )
+    required_modalities: Annotated[tuple[Modality, ...], NoDecode] = Field(
+        default=(Modality.FINGERPRINT,),
+        min_length=1,
+        description="Modalities an encounter must present or declare missing, separated by commas. "
+        "An e-KTP office sets fingerprint,iris,face.",
+    )
+    face_embedder_calibration: Path | None = Field(
+        default=None,
+        description="File that says what scores of the face embedder are worth, as "
+        "`rekam evaluate face DIR --calibrate FILE` writes it.",
+    )
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
@@ -90,6 +102,11 @@ class Settings(BaseSettings):
         le=256,
         description="Encounters committed together at most: one sync serves all that waited for it.",
     )
+
+    @field_validator("required_modalities", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

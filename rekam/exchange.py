@@ -6,15 +6,15 @@ from enum import StrEnum
 
 from capture.fingerprint.template import ExtractorChoice
 from capture.quality import Quality
-from capture.sample import FingerPosition
+from capture.sample import EyePosition, FingerPosition
 from matching.decision import Decision, Reason
 from matching.encounter import EncounterComparison
 from rekam.nik import NikWarning, Sex
-from rekam.store import CaseRecord, EncounterState
+from rekam.store import CaseRecord, EncounterState, Position
 
 
 class MissingReason(StrEnum):
-    """Why a finger is not presented."""
+    """Why a finger, an eye or the face is not presented."""
 
     AMPUTATED = "amputated"
     BANDAGED = "bandaged"
@@ -38,14 +38,23 @@ class Missing:
     reason: MissingReason
 
 
+@dataclass(frozen=True, slots=True)
+class MissingEye:
+    """An eye declared missing."""
+
+    position: EyePosition
+    reason: MissingReason
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Presented:
-    """One finger as handed in: an encoded image (with its resolution, where declared) or a template.
+    """One finger, eye or face as handed in: an encoded image or a template.
 
-    `extractor` is None where the service's own setting holds.
+    `position` is None for a face. Of fingers alone: `ppi` where declared, `extractor` where it is not the
+    service's own setting.
     """
 
-    position: FingerPosition
+    position: Position
     image: bytes | None = None
     template: bytes | None = None
     ppi: float | None = None
@@ -55,12 +64,17 @@ class Presented:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Presentation:
-    """One encounter as handed in. `digest` stands for the whole content, for recognising a retry."""
+    """One encounter as handed in. `digest` stands for the whole content, for recognising a retry.
+
+    `missing_face` is None where the face was not declared missing.
+    """
 
     request_id: str
     digest: bytes
     samples: tuple[Presented, ...]
     missing: tuple[Missing, ...]
+    missing_eyes: tuple[MissingEye, ...] = ()
+    missing_face: MissingReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +88,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecaptureItem:
-    """A sample to capture again, for its quality or as the same finger given under two positions."""
+    """A sample to capture again, for its quality or as the same finger or eye given under two positions."""
 
-    position: FingerPosition
+    position: Position
     quality: Quality | None
-    same_finger_as: FingerPosition | None
+    same_as: FingerPosition | EyePosition | None
     advice: str
 
 
@@ -124,8 +138,26 @@ class RecordedFinger:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedIris:
+    """An eye of a recorded encounter; `bits` of its code that count."""
+
+    position: EyePosition
+    quality: int
+    bits: int
+    image_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFace:
+    """The face of a recorded encounter."""
+
+    quality: int
+    image_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
-    """A recorded encounter with its decision."""
+    """A recorded encounter with its decision. Answers stored by earlier releases lack what has a default."""
 
     encounter_id: str
     subject_id: str | None
@@ -138,6 +170,10 @@ class Recorded:
     missing: tuple[Missing, ...]
     evidence: Evidence
     case_id: str | None
+    irises: tuple[RecordedIris, ...] = ()
+    face: RecordedFace | None = None
+    missing_eyes: tuple[MissingEye, ...] = ()
+    missing_face: MissingReason | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +185,7 @@ class Identified:
     match_llr: float
     review_llr: float
     gallery_encounters: int
-    qualities: tuple[tuple[FingerPosition, Quality], ...]
+    qualities: tuple[tuple[Position, Quality], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,28 +195,32 @@ class Verified:
     match: Match
     candidate: Person
     verify_llr: float
-    qualities: tuple[tuple[FingerPosition, Quality], ...]
+    qualities: tuple[tuple[Position, Quality], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assessed:
-    """Answer to one image: quality, and the template where it may be enrolled as it is."""
+    """Answer to one image: quality, and the template where it may be enrolled as it is.
+
+    `minutiae` and `ppi` are those of a finger, `iris_bits` those of an eye.
+    """
 
     quality: Quality
     template: bytes | None
-    minutiae: int
     format: str
     width: int
     height: int
-    ppi: float
+    minutiae: int = 0
+    ppi: float = 0.0
+    iris_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredSample:
-    """A finger out of the store, for looking at two people side by side."""
+    """A sample out of the store, for looking at two people side by side."""
 
     encounter_id: str
-    position: FingerPosition
+    position: Position
     template: bytes
     image: bytes | None
     quality: int

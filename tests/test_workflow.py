@@ -222,7 +222,7 @@ def test_moving_an_encounter_leaves_the_index_with_one_of_it(workflow: Workflow)
     with workflow._store.read() as reader:
         kinds = [change.kind for change in reader.changes(0)]
     assert kinds == [ChangeKind.ADD, ChangeKind.ADD, ChangeKind.REMOVE, ChangeKind.ADD]
-    assert len(workflow._gallery) == 2
+    assert len(workflow._index.gallery) == 2
     [person] = workflow.identify(presented(again(fingers(0), 2))).candidates
     assert person.nik == made_up_nik(0)
 

@@ -26,17 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rekam.v1 import types_pb2 as rekam_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13rekam/v1/case.proto\x12\x08rekam.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14rekam/v1/types.proto\"\xc6\x02\n\x04\x43\x61se\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65ncounter_id\x18\x02 \x01(\t\x12\x0b\n\x03nik\x18\x03 \x01(\t\x12$\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0e\x32\x12.rekam.v1.Decision\x12\"\n\x05state\x18\x05 \x01(\x0e\x32\x13.rekam.v1.CaseState\x12-\n\topen_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\nresolution\x18\x07 \x01(\x0e\x32\x14.rekam.v1.Resolution\x12\x10\n\x08operator\x18\x08 \x01(\t\x12\x0f\n\x07\x63omment\x18\t \x01(\t\x12\x30\n\x0cresolve_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsubject_id\x18\x0b \x01(\t\"]\n\x10ListCasesRequest\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.rekam.v1.CaseState\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"K\n\x11ListCasesResponse\x12\x1d\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x0e.rekam.v1.Case\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x0eGetCaseRequest\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x17\n\x0finclude_samples\x18\x02 \x01(\x08\"\x82\x01\n\x0cStoredSample\x12\x14\n\x0c\x65ncounter_id\x18\x01 \x01(\t\x12*\n\x08position\x18\x02 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\x10\n\x08template\x18\x03 \x01(\x0c\x12\r\n\x05image\x18\x04 \x01(\x0c\x12\x0f\n\x07quality\x18\x05 \x01(\r\"\x80\x01\n\x0fGetCaseResponse\x12\x1c\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\x0e.rekam.v1.Case\x12&\n\tencounter\x18\x02 \x01(\x0b\x32\x13.rekam.v1.Encounter\x12\'\n\x07samples\x18\x03 \x03(\x0b\x32\x16.rekam.v1.StoredSample\"\x9a\x01\n\x12ResolveCaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x02 \x01(\t\x12(\n\nresolution\x18\x03 \x01(\x0e\x32\x14.rekam.v1.Resolution\x12\x10\n\x08operator\x18\x04 \x01(\t\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\x12\x12\n\nsubject_id\x18\x06 \x01(\t\"3\n\x13ResolveCaseResponse\x12\x1c\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\x0e.rekam.v1.Case*U\n\tCaseState\x12\x1a\n\x16\x43\x41SE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41SE_STATE_OPEN\x10\x01\x12\x17\n\x13\x43\x41SE_STATE_RESOLVED\x10\x02*~\n\nResolution\x12\x1a\n\x16RESOLUTION_UNSPECIFIED\x10\x00\x12\x1f\n\x1bRESOLUTION_DIFFERENT_PEOPLE\x10\x01\x12\x1a\n\x16RESOLUTION_SAME_PERSON\x10\x02\x12\x17\n\x13RESOLUTION_REJECTED\x10\x03\x32\xdf\x01\n\x0b\x43\x61seService\x12\x44\n\tListCases\x12\x1a.rekam.v1.ListCasesRequest\x1a\x1b.rekam.v1.ListCasesResponse\x12>\n\x07GetCase\x12\x18.rekam.v1.GetCaseRequest\x1a\x19.rekam.v1.GetCaseResponse\x12J\n\x0bResolveCase\x12\x1c.rekam.v1.ResolveCaseRequest\x1a\x1d.rekam.v1.ResolveCaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13rekam/v1/case.proto\x12\x08rekam.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14rekam/v1/types.proto\"\xc6\x02\n\x04\x43\x61se\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65ncounter_id\x18\x02 \x01(\t\x12\x0b\n\x03nik\x18\x03 \x01(\t\x12$\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0e\x32\x12.rekam.v1.Decision\x12\"\n\x05state\x18\x05 \x01(\x0e\x32\x13.rekam.v1.CaseState\x12-\n\topen_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\nresolution\x18\x07 \x01(\x0e\x32\x14.rekam.v1.Resolution\x12\x10\n\x08operator\x18\x08 \x01(\t\x12\x0f\n\x07\x63omment\x18\t \x01(\t\x12\x30\n\x0cresolve_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsubject_id\x18\x0b \x01(\t\"]\n\x10ListCasesRequest\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.rekam.v1.CaseState\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"K\n\x11ListCasesResponse\x12\x1d\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x0e.rekam.v1.Case\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x0eGetCaseRequest\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x17\n\x0finclude_samples\x18\x02 \x01(\x08\"\xcc\x01\n\x0cStoredSample\x12\x14\n\x0c\x65ncounter_id\x18\x01 \x01(\t\x12*\n\x08position\x18\x02 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\x10\n\x08template\x18\x03 \x01(\x0c\x12\r\n\x05image\x18\x04 \x01(\x0c\x12\x0f\n\x07quality\x18\x05 \x01(\r\x12$\n\x08modality\x18\x06 \x01(\x0e\x32\x12.rekam.v1.Modality\x12\"\n\x03\x65ye\x18\x07 \x01(\x0e\x32\x15.rekam.v1.EyePosition\"\x80\x01\n\x0fGetCaseResponse\x12\x1c\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\x0e.rekam.v1.Case\x12&\n\tencounter\x18\x02 \x01(\x0b\x32\x13.rekam.v1.Encounter\x12\'\n\x07samples\x18\x03 \x03(\x0b\x32\x16.rekam.v1.StoredSample\"\x9a\x01\n\x12ResolveCaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x02 \x01(\t\x12(\n\nresolution\x18\x03 \x01(\x0e\x32\x14.rekam.v1.Resolution\x12\x10\n\x08operator\x18\x04 \x01(\t\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\x12\x12\n\nsubject_id\x18\x06 \x01(\t\"3\n\x13ResolveCaseResponse\x12\x1c\n\x04\x63\x61se\x18\x01 \x01(\x0b\x32\x0e.rekam.v1.Case*U\n\tCaseState\x12\x1a\n\x16\x43\x41SE_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41SE_STATE_OPEN\x10\x01\x12\x17\n\x13\x43\x41SE_STATE_RESOLVED\x10\x02*~\n\nResolution\x12\x1a\n\x16RESOLUTION_UNSPECIFIED\x10\x00\x12\x1f\n\x1bRESOLUTION_DIFFERENT_PEOPLE\x10\x01\x12\x1a\n\x16RESOLUTION_SAME_PERSON\x10\x02\x12\x17\n\x13RESOLUTION_REJECTED\x10\x03\x32\xdf\x01\n\x0b\x43\x61seService\x12\x44\n\tListCases\x12\x1a.rekam.v1.ListCasesRequest\x1a\x1b.rekam.v1.ListCasesResponse\x12>\n\x07GetCase\x12\x18.rekam.v1.GetCaseRequest\x1a\x19.rekam.v1.GetCaseResponse\x12J\n\x0bResolveCase\x12\x1c.rekam.v1.ResolveCaseRequest\x1a\x1d.rekam.v1.ResolveCaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rekam.v1.case_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CASESTATE']._serialized_start=1123
-  _globals['_CASESTATE']._serialized_end=1208
-  _globals['_RESOLUTION']._serialized_start=1210
-  _globals['_RESOLUTION']._serialized_end=1336
+  _globals['_CASESTATE']._serialized_start=1197
+  _globals['_CASESTATE']._serialized_end=1282
+  _globals['_RESOLUTION']._serialized_start=1284
+  _globals['_RESOLUTION']._serialized_end=1410
   _globals['_CASE']._serialized_start=89
   _globals['_CASE']._serialized_end=415
   _globals['_LISTCASESREQUEST']._serialized_start=417
@@ -46,13 +46,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCASEREQUEST']._serialized_start=589
   _globals['_GETCASEREQUEST']._serialized_end=647
   _globals['_STOREDSAMPLE']._serialized_start=650
-  _globals['_STOREDSAMPLE']._serialized_end=780
-  _globals['_GETCASERESPONSE']._serialized_start=783
-  _globals['_GETCASERESPONSE']._serialized_end=911
-  _globals['_RESOLVECASEREQUEST']._serialized_start=914
-  _globals['_RESOLVECASEREQUEST']._serialized_end=1068
-  _globals['_RESOLVECASERESPONSE']._serialized_start=1070
-  _globals['_RESOLVECASERESPONSE']._serialized_end=1121
-  _globals['_CASESERVICE']._serialized_start=1339
-  _globals['_CASESERVICE']._serialized_end=1562
+  _globals['_STOREDSAMPLE']._serialized_end=854
+  _globals['_GETCASERESPONSE']._serialized_start=857
+  _globals['_GETCASERESPONSE']._serialized_end=985
+  _globals['_RESOLVECASEREQUEST']._serialized_start=988
+  _globals['_RESOLVECASEREQUEST']._serialized_end=1142
+  _globals['_RESOLVECASERESPONSE']._serialized_start=1144
+  _globals['_RESOLVECASERESPONSE']._serialized_end=1195
+  _globals['_CASESERVICE']._serialized_start=1413
+  _globals['_CASESERVICE']._serialized_end=1636
 # @@protoc_insertion_point(module_scope)

@@ -55,11 +55,11 @@ class _ResolutionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resolution
     """Not resolved."""
     RESOLUTION_DIFFERENT_PEOPLE: _Resolution.ValueType  # 1
     """Different people: the held encounter is enrolled under the NIK it claims. Refused where that NIK has a
-    subject by now whose prints are others.
+    subject by now whose biometrics are others.
     """
     RESOLUTION_SAME_PERSON: _Resolution.ValueType  # 2
     """The same person: the held encounter joins the subject it matches; its claimed NIK is not created. Refused
-    where the prints are not that subject's.
+    where the biometrics are not that subject's.
     """
     RESOLUTION_REJECTED: _Resolution.ValueType  # 3
     """The encounter is discarded and its biometrics erased."""
@@ -71,11 +71,11 @@ RESOLUTION_UNSPECIFIED: Resolution.ValueType  # 0
 """Not resolved."""
 RESOLUTION_DIFFERENT_PEOPLE: Resolution.ValueType  # 1
 """Different people: the held encounter is enrolled under the NIK it claims. Refused where that NIK has a
-subject by now whose prints are others.
+subject by now whose biometrics are others.
 """
 RESOLUTION_SAME_PERSON: Resolution.ValueType  # 2
 """The same person: the held encounter joins the subject it matches; its claimed NIK is not created. Refused
-where the prints are not that subject's.
+where the biometrics are not that subject's.
 """
 RESOLUTION_REJECTED: Resolution.ValueType  # 3
 """The encounter is discarded and its biometrics erased."""
@@ -242,16 +242,22 @@ class StoredSample(_message.Message):
     TEMPLATE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
+    MODALITY_FIELD_NUMBER: _builtins.int
+    EYE_FIELD_NUMBER: _builtins.int
     encounter_id: _builtins.str
     """Encounter it belongs to."""
     position: _types_pb2.FingerPosition.ValueType
-    """Which finger."""
+    """Which finger; unspecified for eyes and faces."""
     template: _builtins.bytes
     """Native template bytes."""
     image: _builtins.bytes
     """Encoded image as it was captured; empty where images are not kept."""
     quality: _builtins.int
     """Quality, 0 to 100."""
+    modality: _types_pb2.Modality.ValueType
+    """What it shows."""
+    eye: _types_pb2.EyePosition.ValueType
+    """Which eye; unspecified for fingers and faces."""
     def __init__(
         self,
         *,
@@ -260,10 +266,12 @@ class StoredSample(_message.Message):
         template: _builtins.bytes = ...,
         image: _builtins.bytes = ...,
         quality: _builtins.int = ...,
+        modality: _types_pb2.Modality.ValueType = ...,
+        eye: _types_pb2.EyePosition.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encounter_id", b"encounter_id", "image", b"image", "position", b"position", "quality", b"quality", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encounter_id", b"encounter_id", "eye", b"eye", "image", b"image", "modality", b"modality", "position", b"position", "quality", b"quality", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

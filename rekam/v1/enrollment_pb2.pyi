@@ -56,6 +56,8 @@ class EnrollRequest(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     BIRTH_DATE_FIELD_NUMBER: _builtins.int
     SEX_FIELD_NUMBER: _builtins.int
+    MISSING_EYES_FIELD_NUMBER: _builtins.int
+    MISSING_FACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, unique for each intended enrolment: 1 to 64 printable ASCII characters; required."""
     nik: _builtins.str
@@ -64,13 +66,19 @@ class EnrollRequest(_message.Message):
     """Date of birth, YYYY-MM-DD, checked against the NIK; empty where not known."""
     sex: Global___Sex.ValueType
     """Sex, checked against the NIK."""
+    missing_face: _types_pb2.MissingReason.ValueType
+    """Why no face is presented; where the service is set to require one, it must be presented or declared."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
-        """One sample a finger, 1 to 10; required."""
+        """One sample a finger, an eye and the face: 1 to 13; required."""
 
     @_builtins.property
     def missing(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.MissingFinger]:
         """Every finger that is not presented; all ten must be presented or declared missing."""
+
+    @_builtins.property
+    def missing_eyes(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.MissingEye]:
+        """Where an eye is presented or declared missing, the other must be too."""
 
     def __init__(
         self,
@@ -81,10 +89,12 @@ class EnrollRequest(_message.Message):
         missing: _abc.Iterable[_types_pb2.MissingFinger] | None = ...,
         birth_date: _builtins.str = ...,
         sex: Global___Sex.ValueType = ...,
+        missing_eyes: _abc.Iterable[_types_pb2.MissingEye] | None = ...,
+        missing_face: _types_pb2.MissingReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["birth_date", b"birth_date", "missing", b"missing", "nik", b"nik", "request_id", b"request_id", "samples", b"samples", "sex", b"sex"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["birth_date", b"birth_date", "missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "nik", b"nik", "request_id", b"request_id", "samples", b"samples", "sex", b"sex"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -100,12 +110,21 @@ class RecaptureItem(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     SAME_FINGER_AS_FIELD_NUMBER: _builtins.int
     ADVICE_FIELD_NUMBER: _builtins.int
+    MODALITY_FIELD_NUMBER: _builtins.int
+    EYE_FIELD_NUMBER: _builtins.int
+    SAME_EYE_AS_FIELD_NUMBER: _builtins.int
     position: _types_pb2.FingerPosition.ValueType
-    """Which finger."""
+    """Which finger; unspecified for eyes and faces."""
     same_finger_as: _types_pb2.FingerPosition.ValueType
     """Another position under which the same finger was presented; unspecified where quality is the reason."""
     advice: _builtins.str
     """What to do, for the person at the device."""
+    modality: _types_pb2.Modality.ValueType
+    """What was presented."""
+    eye: _types_pb2.EyePosition.ValueType
+    """Which eye; unspecified for fingers and faces."""
+    same_eye_as: _types_pb2.EyePosition.ValueType
+    """The other eye, where the same eye was presented as both; unspecified where quality is the reason."""
     @_builtins.property
     def quality(self) -> _types_pb2.Quality:
         """Its quality."""
@@ -117,10 +136,13 @@ class RecaptureItem(_message.Message):
         quality: _types_pb2.Quality | None = ...,
         same_finger_as: _types_pb2.FingerPosition.ValueType = ...,
         advice: _builtins.str = ...,
+        modality: _types_pb2.Modality.ValueType = ...,
+        eye: _types_pb2.EyePosition.ValueType = ...,
+        same_eye_as: _types_pb2.EyePosition.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "position", b"position", "quality", b"quality", "same_finger_as", b"same_finger_as"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "eye", b"eye", "modality", b"modality", "position", b"position", "quality", b"quality", "same_eye_as", b"same_eye_as", "same_finger_as", b"same_finger_as"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -238,17 +260,25 @@ class AddEncounterRequest(_message.Message):
     SUBJECT_ID_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
+    MISSING_EYES_FIELD_NUMBER: _builtins.int
+    MISSING_FACE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in EnrollRequest; required."""
     subject_id: _builtins.str
     """The subject; required."""
+    missing_face: _types_pb2.MissingReason.ValueType
+    """As in EnrollRequest."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
-        """One sample a finger, 1 to 10; required."""
+        """One sample a finger, an eye and the face: 1 to 13; required."""
 
     @_builtins.property
     def missing(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.MissingFinger]:
         """Every finger that is not presented."""
+
+    @_builtins.property
+    def missing_eyes(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.MissingEye]:
+        """As in EnrollRequest."""
 
     def __init__(
         self,
@@ -257,10 +287,12 @@ class AddEncounterRequest(_message.Message):
         subject_id: _builtins.str = ...,
         samples: _abc.Iterable[_types_pb2.Sample] | None = ...,
         missing: _abc.Iterable[_types_pb2.MissingFinger] | None = ...,
+        missing_eyes: _abc.Iterable[_types_pb2.MissingEye] | None = ...,
+        missing_face: _types_pb2.MissingReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "request_id", b"request_id", "samples", b"samples", "subject_id", b"subject_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "request_id", b"request_id", "samples", b"samples", "subject_id", b"subject_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

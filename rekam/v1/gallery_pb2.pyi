@@ -52,6 +52,8 @@ class StatsResponse(_message.Message):
     STORE_SEQUENCE_FIELD_NUMBER: _builtins.int
     INDEX_SEQUENCE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    IRISES_FIELD_NUMBER: _builtins.int
+    FACES_FIELD_NUMBER: _builtins.int
     subjects: _builtins.int
     """Enrolled subjects."""
     encounters_enrolled: _builtins.int
@@ -72,6 +74,10 @@ class StatsResponse(_message.Message):
     """Last change the search index holds; equals store_sequence when it is caught up."""
     version: _builtins.str
     """Version of the software."""
+    irises: _builtins.int
+    """Eyes stored."""
+    faces: _builtins.int
+    """Faces stored."""
     def __init__(
         self,
         *,
@@ -85,10 +91,12 @@ class StatsResponse(_message.Message):
         store_sequence: _builtins.int = ...,
         index_sequence: _builtins.int = ...,
         version: _builtins.str = ...,
+        irises: _builtins.int = ...,
+        faces: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases_open", b"cases_open", "encounters_enrolled", b"encounters_enrolled", "encounters_held", b"encounters_held", "encounters_rejected", b"encounters_rejected", "fingers", b"fingers", "index_sequence", b"index_sequence", "store_bytes", b"store_bytes", "store_sequence", b"store_sequence", "subjects", b"subjects", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases_open", b"cases_open", "encounters_enrolled", b"encounters_enrolled", "encounters_held", b"encounters_held", "encounters_rejected", b"encounters_rejected", "faces", b"faces", "fingers", b"fingers", "index_sequence", b"index_sequence", "irises", b"irises", "store_bytes", b"store_bytes", "store_sequence", b"store_sequence", "subjects", b"subjects", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

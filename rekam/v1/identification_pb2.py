@@ -25,25 +25,25 @@ _sym_db = _symbol_database.Default()
 from rekam.v1 import types_pb2 as rekam_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1drekam/v1/identification.proto\x12\x08rekam.v1\x1a\x14rekam/v1/types.proto\"}\n\x0fIdentifyRequest\x12!\n\x07samples\x18\x01 \x03(\x0b\x32\x10.rekam.v1.Sample\x12\x16\n\x0emax_candidates\x18\x02 \x01(\r\x12\x1b\n\x13\x65xclude_subject_ids\x18\x03 \x03(\t\x12\x12\n\nexhaustive\x18\x04 \x01(\x08\"_\n\rSampleQuality\x12*\n\x08position\x18\x01 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\"\n\x07quality\x18\x02 \x01(\x0b\x32\x11.rekam.v1.Quality\"\xca\x01\n\x10IdentifyResponse\x12\'\n\ncandidates\x18\x01 \x03(\x0b\x32\x13.rekam.v1.Candidate\x12\x1e\n\x05match\x18\x02 \x01(\x0e\x32\x0f.rekam.v1.Match\x12\x11\n\tmatch_llr\x18\x03 \x01(\x01\x12\x12\n\nreview_llr\x18\x04 \x01(\x01\x12\x1a\n\x12gallery_encounters\x18\x05 \x01(\x04\x12*\n\tqualities\x18\x06 \x03(\x0b\x32\x17.rekam.v1.SampleQuality\"`\n\rVerifyRequest\x12\x14\n\nsubject_id\x18\x01 \x01(\tH\x00\x12\r\n\x03nik\x18\x02 \x01(\tH\x00\x12!\n\x07samples\x18\x03 \x03(\x0b\x32\x10.rekam.v1.SampleB\x07\n\x05\x63laim\"\x98\x01\n\x0eVerifyResponse\x12\x1e\n\x05match\x18\x01 \x01(\x0e\x32\x0f.rekam.v1.Match\x12&\n\tcandidate\x18\x02 \x01(\x0b\x32\x13.rekam.v1.Candidate\x12\x12\n\nverify_llr\x18\x03 \x01(\x01\x12*\n\tqualities\x18\x04 \x03(\x0b\x32\x17.rekam.v1.SampleQuality*P\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\r\n\tMATCH_YES\x10\x01\x12\x13\n\x0fMATCH_UNCERTAIN\x10\x02\x12\x0c\n\x08MATCH_NO\x10\x03\x32\x97\x01\n\x15IdentificationService\x12\x41\n\x08Identify\x12\x19.rekam.v1.IdentifyRequest\x1a\x1a.rekam.v1.IdentifyResponse\x12;\n\x06Verify\x12\x17.rekam.v1.VerifyRequest\x1a\x18.rekam.v1.VerifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1drekam/v1/identification.proto\x12\x08rekam.v1\x1a\x14rekam/v1/types.proto\"}\n\x0fIdentifyRequest\x12!\n\x07samples\x18\x01 \x03(\x0b\x32\x10.rekam.v1.Sample\x12\x16\n\x0emax_candidates\x18\x02 \x01(\r\x12\x1b\n\x13\x65xclude_subject_ids\x18\x03 \x03(\t\x12\x12\n\nexhaustive\x18\x04 \x01(\x08\"\xa9\x01\n\rSampleQuality\x12*\n\x08position\x18\x01 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\"\n\x07quality\x18\x02 \x01(\x0b\x32\x11.rekam.v1.Quality\x12$\n\x08modality\x18\x03 \x01(\x0e\x32\x12.rekam.v1.Modality\x12\"\n\x03\x65ye\x18\x04 \x01(\x0e\x32\x15.rekam.v1.EyePosition\"\xca\x01\n\x10IdentifyResponse\x12\'\n\ncandidates\x18\x01 \x03(\x0b\x32\x13.rekam.v1.Candidate\x12\x1e\n\x05match\x18\x02 \x01(\x0e\x32\x0f.rekam.v1.Match\x12\x11\n\tmatch_llr\x18\x03 \x01(\x01\x12\x12\n\nreview_llr\x18\x04 \x01(\x01\x12\x1a\n\x12gallery_encounters\x18\x05 \x01(\x04\x12*\n\tqualities\x18\x06 \x03(\x0b\x32\x17.rekam.v1.SampleQuality\"`\n\rVerifyRequest\x12\x14\n\nsubject_id\x18\x01 \x01(\tH\x00\x12\r\n\x03nik\x18\x02 \x01(\tH\x00\x12!\n\x07samples\x18\x03 \x03(\x0b\x32\x10.rekam.v1.SampleB\x07\n\x05\x63laim\"\x98\x01\n\x0eVerifyResponse\x12\x1e\n\x05match\x18\x01 \x01(\x0e\x32\x0f.rekam.v1.Match\x12&\n\tcandidate\x18\x02 \x01(\x0b\x32\x13.rekam.v1.Candidate\x12\x12\n\nverify_llr\x18\x03 \x01(\x01\x12*\n\tqualities\x18\x04 \x03(\x0b\x32\x17.rekam.v1.SampleQuality*P\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\r\n\tMATCH_YES\x10\x01\x12\x13\n\x0fMATCH_UNCERTAIN\x10\x02\x12\x0c\n\x08MATCH_NO\x10\x03\x32\x97\x01\n\x15IdentificationService\x12\x41\n\x08Identify\x12\x19.rekam.v1.IdentifyRequest\x1a\x1a.rekam.v1.IdentifyResponse\x12;\n\x06Verify\x12\x17.rekam.v1.VerifyRequest\x1a\x18.rekam.v1.VerifyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rekam.v1.identification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MATCH']._serialized_start=747
-  _globals['_MATCH']._serialized_end=827
+  _globals['_MATCH']._serialized_start=822
+  _globals['_MATCH']._serialized_end=902
   _globals['_IDENTIFYREQUEST']._serialized_start=65
   _globals['_IDENTIFYREQUEST']._serialized_end=190
-  _globals['_SAMPLEQUALITY']._serialized_start=192
-  _globals['_SAMPLEQUALITY']._serialized_end=287
-  _globals['_IDENTIFYRESPONSE']._serialized_start=290
-  _globals['_IDENTIFYRESPONSE']._serialized_end=492
-  _globals['_VERIFYREQUEST']._serialized_start=494
-  _globals['_VERIFYREQUEST']._serialized_end=590
-  _globals['_VERIFYRESPONSE']._serialized_start=593
-  _globals['_VERIFYRESPONSE']._serialized_end=745
-  _globals['_IDENTIFICATIONSERVICE']._serialized_start=830
-  _globals['_IDENTIFICATIONSERVICE']._serialized_end=981
+  _globals['_SAMPLEQUALITY']._serialized_start=193
+  _globals['_SAMPLEQUALITY']._serialized_end=362
+  _globals['_IDENTIFYRESPONSE']._serialized_start=365
+  _globals['_IDENTIFYRESPONSE']._serialized_end=567
+  _globals['_VERIFYREQUEST']._serialized_start=569
+  _globals['_VERIFYREQUEST']._serialized_end=665
+  _globals['_VERIFYRESPONSE']._serialized_start=668
+  _globals['_VERIFYRESPONSE']._serialized_end=820
+  _globals['_IDENTIFICATIONSERVICE']._serialized_start=905
+  _globals['_IDENTIFICATIONSERVICE']._serialized_end=1056
 # @@protoc_insertion_point(module_scope)

@@ -64,7 +64,7 @@ class IdentifyRequest(_message.Message):
     """Compare with everybody instead of searching the index: slow, the reference for checking the index."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
-        """One sample a finger, 1 to 10; required."""
+        """One sample a finger, an eye and the face: 1 to 13; required."""
 
     @_builtins.property
     def exclude_subject_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -94,8 +94,14 @@ class SampleQuality(_message.Message):
 
     POSITION_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
+    MODALITY_FIELD_NUMBER: _builtins.int
+    EYE_FIELD_NUMBER: _builtins.int
     position: _types_pb2.FingerPosition.ValueType
-    """Which finger."""
+    """Which finger; unspecified for eyes and faces."""
+    modality: _types_pb2.Modality.ValueType
+    """What was presented."""
+    eye: _types_pb2.EyePosition.ValueType
+    """Which eye; unspecified for fingers and faces."""
     @_builtins.property
     def quality(self) -> _types_pb2.Quality:
         """How good it is."""
@@ -105,10 +111,12 @@ class SampleQuality(_message.Message):
         *,
         position: _types_pb2.FingerPosition.ValueType = ...,
         quality: _types_pb2.Quality | None = ...,
+        modality: _types_pb2.Modality.ValueType = ...,
+        eye: _types_pb2.EyePosition.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "quality", b"quality"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eye", b"eye", "modality", b"modality", "position", b"position", "quality", b"quality"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -175,7 +183,7 @@ class VerifyRequest(_message.Message):
     """The subject of a NIK."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
-        """One sample a finger, 1 to 10; required."""
+        """One sample a finger, an eye and the face: 1 to 13; required."""
 
     def __init__(
         self,

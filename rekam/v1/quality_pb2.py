@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from rekam.v1 import types_pb2 as rekam_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16rekam/v1/quality.proto\x12\x08rekam.v1\x1a\x14rekam/v1/types.proto\"K\n\rAssessRequest\x12 \n\x06sample\x18\x01 \x01(\x0b\x32\x10.rekam.v1.Sample\x12\x18\n\x10include_template\x18\x02 \x01(\x08\"\x94\x01\n\x0e\x41ssessResponse\x12\"\n\x07quality\x18\x01 \x01(\x0b\x32\x11.rekam.v1.Quality\x12\x10\n\x08minutiae\x18\x02 \x01(\r\x12\x10\n\x08template\x18\x03 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x0b\n\x03ppi\x18\x07 \x01(\x01\x32M\n\x0eQualityService\x12;\n\x06\x41ssess\x12\x17.rekam.v1.AssessRequest\x1a\x18.rekam.v1.AssessResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16rekam/v1/quality.proto\x12\x08rekam.v1\x1a\x14rekam/v1/types.proto\"K\n\rAssessRequest\x12 \n\x06sample\x18\x01 \x01(\x0b\x32\x10.rekam.v1.Sample\x12\x18\n\x10include_template\x18\x02 \x01(\x08\"\xa7\x01\n\x0e\x41ssessResponse\x12\"\n\x07quality\x18\x01 \x01(\x0b\x32\x11.rekam.v1.Quality\x12\x10\n\x08minutiae\x18\x02 \x01(\r\x12\x10\n\x08template\x18\x03 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x04 \x01(\t\x12\r\n\x05width\x18\x05 \x01(\r\x12\x0e\n\x06height\x18\x06 \x01(\r\x12\x0b\n\x03ppi\x18\x07 \x01(\x01\x12\x11\n\tiris_bits\x18\x08 \x01(\r2M\n\x0eQualityService\x12;\n\x06\x41ssess\x12\x17.rekam.v1.AssessRequest\x1a\x18.rekam.v1.AssessResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSESSREQUEST']._serialized_start=58
   _globals['_ASSESSREQUEST']._serialized_end=133
   _globals['_ASSESSRESPONSE']._serialized_start=136
-  _globals['_ASSESSRESPONSE']._serialized_end=284
-  _globals['_QUALITYSERVICE']._serialized_start=286
-  _globals['_QUALITYSERVICE']._serialized_end=363
+  _globals['_ASSESSRESPONSE']._serialized_end=303
+  _globals['_QUALITYSERVICE']._serialized_start=305
+  _globals['_QUALITYSERVICE']._serialized_end=382
 # @@protoc_insertion_point(module_scope)

@@ -58,18 +58,23 @@ class AssessResponse(_message.Message):
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     PPI_FIELD_NUMBER: _builtins.int
+    IRIS_BITS_FIELD_NUMBER: _builtins.int
     minutiae: _builtins.int
-    """Number of minutiae found, 0 to 99."""
+    """Of a finger: number of minutiae found, 0 to 99."""
     template: _builtins.bytes
     """Native template bytes, where asked for and usable (or best_effort is set and there is anything to find)."""
     format: _builtins.str
-    """Encoding that was recognised: png, jpeg, bmp, tiff, wsq, jp2, j2k."""
+    """Encoding that was recognised: png, jpeg, bmp, tiff, wsq, jp2, j2k;
+    of an exchange record, what its image is encoded as.
+    """
     width: _builtins.int
     """Width as captured, pixels."""
     height: _builtins.int
     """Height as captured, pixels."""
     ppi: _builtins.float
-    """Resolution that was used, pixels per inch."""
+    """Of a finger: resolution that was used, pixels per inch."""
+    iris_bits: _builtins.int
+    """Of an eye: bits of the code that count."""
     @_builtins.property
     def quality(self) -> _types_pb2.Quality:
         """How good the image is and what to do better."""
@@ -84,10 +89,11 @@ class AssessResponse(_message.Message):
         width: _builtins.int = ...,
         height: _builtins.int = ...,
         ppi: _builtins.float = ...,
+        iris_bits: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "height", b"height", "minutiae", b"minutiae", "ppi", b"ppi", "quality", b"quality", "template", b"template", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "height", b"height", "iris_bits", b"iris_bits", "minutiae", b"minutiae", "ppi", b"ppi", "quality", b"quality", "template", b"template", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,16 +30,22 @@ class _ModalityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Modality.Val
     """Not given: refused."""
     MODALITY_FINGERPRINT: _Modality.ValueType  # 1
     """Friction ridges of one finger."""
+    MODALITY_IRIS: _Modality.ValueType  # 2
+    """One eye in near infrared."""
+    MODALITY_FACE: _Modality.ValueType  # 3
+    """A portrait."""
 
 class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
-    """Biometric characteristic of a sample. Iris and face will follow; a value this release does not know
-    is refused with INVALID_ARGUMENT.
-    """
+    """Biometric characteristic of a sample. A value this release does not know is refused with INVALID_ARGUMENT."""
 
 MODALITY_UNSPECIFIED: Modality.ValueType  # 0
 """Not given: refused."""
 MODALITY_FINGERPRINT: Modality.ValueType  # 1
 """Friction ridges of one finger."""
+MODALITY_IRIS: Modality.ValueType  # 2
+"""One eye in near infrared."""
+MODALITY_FACE: Modality.ValueType  # 3
+"""A portrait."""
 Global___Modality: _TypeAlias = Modality  # noqa: Y015
 
 class _FingerPosition:
@@ -98,6 +104,30 @@ FINGER_POSITION_LEFT_LITTLE: FingerPosition.ValueType  # 10
 """Left little finger."""
 Global___FingerPosition: _TypeAlias = FingerPosition  # noqa: Y015
 
+class _EyePosition:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EyePositionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EyePosition.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EYE_POSITION_UNSPECIFIED: _EyePosition.ValueType  # 0
+    """Not known which eye: both are searched."""
+    EYE_POSITION_RIGHT: _EyePosition.ValueType  # 1
+    """Right eye."""
+    EYE_POSITION_LEFT: _EyePosition.ValueType  # 2
+    """Left eye."""
+
+class EyePosition(_EyePosition, metaclass=_EyePositionEnumTypeWrapper):
+    """Eye codes of ISO/IEC 19794-6: the person's own right and left."""
+
+EYE_POSITION_UNSPECIFIED: EyePosition.ValueType  # 0
+"""Not known which eye: both are searched."""
+EYE_POSITION_RIGHT: EyePosition.ValueType  # 1
+"""Right eye."""
+EYE_POSITION_LEFT: EyePosition.ValueType  # 2
+"""Left eye."""
+Global___EyePosition: _TypeAlias = EyePosition  # noqa: Y015
+
 class _Extractor:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -112,7 +142,7 @@ class _ExtractorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Extractor.V
     """A quarter of the cost: where time is short. Both kinds of templates are comparable."""
 
 class Extractor(_Extractor, metaclass=_ExtractorEnumTypeWrapper):
-    """What turns an image into a template."""
+    """What turns an image of a finger into a template."""
 
 EXTRACTOR_UNSPECIFIED: Extractor.ValueType  # 0
 """As the server is set."""
@@ -131,27 +161,27 @@ class _MissingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Missing
     MISSING_REASON_UNSPECIFIED: _MissingReason.ValueType  # 0
     """Not given: refused."""
     MISSING_REASON_AMPUTATED: _MissingReason.ValueType  # 1
-    """The finger does not exist."""
+    """The finger or the eye does not exist."""
     MISSING_REASON_BANDAGED: _MissingReason.ValueType  # 2
-    """The finger is bandaged or injured for now."""
+    """It is bandaged, injured or covered for now."""
     MISSING_REASON_UNREADABLE: _MissingReason.ValueType  # 3
-    """The finger exists but gives no usable print."""
+    """It exists but gives no usable sample."""
     MISSING_REASON_NOT_CAPTURED: _MissingReason.ValueType  # 4
-    """The finger was not captured, by decision of the operator."""
+    """It was not captured, by decision of the operator."""
 
 class MissingReason(_MissingReason, metaclass=_MissingReasonEnumTypeWrapper):
-    """Why a finger is not presented."""
+    """Why a finger, an eye or the face is not presented."""
 
 MISSING_REASON_UNSPECIFIED: MissingReason.ValueType  # 0
 """Not given: refused."""
 MISSING_REASON_AMPUTATED: MissingReason.ValueType  # 1
-"""The finger does not exist."""
+"""The finger or the eye does not exist."""
 MISSING_REASON_BANDAGED: MissingReason.ValueType  # 2
-"""The finger is bandaged or injured for now."""
+"""It is bandaged, injured or covered for now."""
 MISSING_REASON_UNREADABLE: MissingReason.ValueType  # 3
-"""The finger exists but gives no usable print."""
+"""It exists but gives no usable sample."""
 MISSING_REASON_NOT_CAPTURED: MissingReason.ValueType  # 4
-"""The finger was not captured, by decision of the operator."""
+"""It was not captured, by decision of the operator."""
 Global___MissingReason: _TypeAlias = MissingReason  # noqa: Y015
 
 class _Decision:
@@ -211,7 +241,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_OWN_SUBJECT_UNCERTAIN: _Reason.ValueType  # 6
     """The own subject lies between the review and the match threshold."""
     REASON_TOO_LITTLE_EVIDENCE: _Reason.ValueType  # 7
-    """Too few usable minutiae to tell this person from others."""
+    """Too little usable detail to tell this person from others."""
     REASON_HANDS_SWAPPED: _Reason.ValueType  # 8
     """The best candidate matches with left and right hand exchanged."""
     REASON_POSITIONS_DIFFER: _Reason.ValueType  # 9
@@ -220,6 +250,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """An encounter that waits for an operator matches."""
     REASON_FINGERS_DISAGREE: _Reason.ValueType  # 11
     """Some fingers match a candidate and others do not: fingers of two people may have been mixed."""
+    REASON_MODALITIES_DISAGREE: _Reason.ValueType  # 12
+    """One modality says it is a candidate and another denies it: samples of two people may have been mixed."""
+    REASON_EYES_SWAPPED: _Reason.ValueType  # 13
+    """The best candidate matches with left and right eye exchanged."""
+    REASON_FACE_ALONE: _Reason.ValueType  # 14
+    """A candidate is reached by its face alone, as a twin's may be: never enough to accuse."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a decision is what it is, or what an operator should notice besides."""
@@ -239,7 +275,7 @@ REASON_OTHER_SUBJECT_UNCERTAIN: Reason.ValueType  # 5
 REASON_OWN_SUBJECT_UNCERTAIN: Reason.ValueType  # 6
 """The own subject lies between the review and the match threshold."""
 REASON_TOO_LITTLE_EVIDENCE: Reason.ValueType  # 7
-"""Too few usable minutiae to tell this person from others."""
+"""Too little usable detail to tell this person from others."""
 REASON_HANDS_SWAPPED: Reason.ValueType  # 8
 """The best candidate matches with left and right hand exchanged."""
 REASON_POSITIONS_DIFFER: Reason.ValueType  # 9
@@ -248,6 +284,12 @@ REASON_HELD_ENCOUNTER_MATCHES: Reason.ValueType  # 10
 """An encounter that waits for an operator matches."""
 REASON_FINGERS_DISAGREE: Reason.ValueType  # 11
 """Some fingers match a candidate and others do not: fingers of two people may have been mixed."""
+REASON_MODALITIES_DISAGREE: Reason.ValueType  # 12
+"""One modality says it is a candidate and another denies it: samples of two people may have been mixed."""
+REASON_EYES_SWAPPED: Reason.ValueType  # 13
+"""The best candidate matches with left and right eye exchanged."""
+REASON_FACE_ALONE: Reason.ValueType  # 14
+"""A candidate is reached by its face alone, as a twin's may be: never enough to accuse."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Arrangement:
@@ -277,6 +319,30 @@ ARRANGEMENT_HANDS_SWAPPED: Arrangement.ValueType  # 2
 ARRANGEMENT_REARRANGED: Arrangement.ValueType  # 3
 """Fingers in other positions, or of unknown position."""
 Global___Arrangement: _TypeAlias = Arrangement  # noqa: Y015
+
+class _EyeArrangement:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EyeArrangementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EyeArrangement.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EYE_ARRANGEMENT_UNSPECIFIED: _EyeArrangement.ValueType  # 0
+    """Never sent."""
+    EYE_ARRANGEMENT_AS_DECLARED: _EyeArrangement.ValueType  # 1
+    """Every eye to the same eye."""
+    EYE_ARRANGEMENT_EYES_SWAPPED: _EyeArrangement.ValueType  # 2
+    """Every eye to the other one."""
+
+class EyeArrangement(_EyeArrangement, metaclass=_EyeArrangementEnumTypeWrapper):
+    """How the presented eyes correspond to a candidate's."""
+
+EYE_ARRANGEMENT_UNSPECIFIED: EyeArrangement.ValueType  # 0
+"""Never sent."""
+EYE_ARRANGEMENT_AS_DECLARED: EyeArrangement.ValueType  # 1
+"""Every eye to the same eye."""
+EYE_ARRANGEMENT_EYES_SWAPPED: EyeArrangement.ValueType  # 2
+"""Every eye to the other one."""
+Global___EyeArrangement: _TypeAlias = EyeArrangement  # noqa: Y015
 
 class _EncounterState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -314,6 +380,7 @@ class Sample(_message.Message):
 
     MODALITY_FIELD_NUMBER: _builtins.int
     FINGER_FIELD_NUMBER: _builtins.int
+    EYE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
     PPI_FIELD_NUMBER: _builtins.int
@@ -323,36 +390,43 @@ class Sample(_message.Message):
     """What the sample shows; required."""
     finger: Global___FingerPosition.ValueType
     """Finger; unspecified where not known."""
+    eye: Global___EyePosition.ValueType
+    """Eye; unspecified where not known."""
     image: _builtins.bytes
-    """Encoded image: PNG, JPEG, BMP, TIFF, WSQ or JPEG 2000; 16 MiB at most."""
+    """Encoded image, 16 MiB at most: PNG, JPEG, BMP, TIFF or JPEG 2000, of a finger also WSQ, or an
+    ISO/IEC 19794-4, -6 or -5 record of one finger, eye or face.
+    """
     template: _builtins.bytes
-    """Native template bytes, as Assess returns them; 511 bytes at most."""
+    """Native template bytes, as Assess returns them."""
     ppi: _builtins.float
-    """Resolution of the image in pixels per inch, 240 to 1600; 0 where the image itself declares it.
-    Ignored for templates, whose grid is 500 ppi.
+    """Of a finger: resolution of the image in pixels per inch, 240 to 1600; 0 where the image itself declares
+    it. Ignored for templates, whose grid is 500 ppi, and for eyes and faces.
     """
     best_effort: _builtins.bool
-    """Accept a poor image because the person cannot give a better one; it still must yield a template."""
+    """Accept a poor image because the person cannot give a better one; it still must yield a template.
+    A portrait that shows several faces is refused nevertheless.
+    """
     extractor: Global___Extractor.ValueType
-    """What extracts the image. Ignored for templates, which say what made them."""
+    """What extracts the image of a finger. Ignored for templates, which say what made them."""
     def __init__(
         self,
         *,
         modality: Global___Modality.ValueType = ...,
         finger: Global___FingerPosition.ValueType = ...,
+        eye: Global___EyePosition.ValueType = ...,
         image: _builtins.bytes = ...,
         template: _builtins.bytes = ...,
         ppi: _builtins.float = ...,
         best_effort: _builtins.bool = ...,
         extractor: Global___Extractor.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "finger", b"finger", "image", b"image", "position", b"position", "template", b"template"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "eye", b"eye", "finger", b"finger", "image", b"image", "position", b"position", "template", b"template"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_effort", b"best_effort", "content", b"content", "extractor", b"extractor", "finger", b"finger", "image", b"image", "modality", b"modality", "position", b"position", "ppi", b"ppi", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_effort", b"best_effort", "content", b"content", "extractor", b"extractor", "eye", b"eye", "finger", b"finger", "image", b"image", "modality", b"modality", "position", b"position", "ppi", b"ppi", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["image", "template"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
-    _WhichOneofReturnType_position: _TypeAlias = _typing.Literal["finger"]  # noqa: Y015
+    _WhichOneofReturnType_position: _TypeAlias = _typing.Literal["finger", "eye"]  # noqa: Y015
     _WhichOneofArgType_position: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
@@ -386,6 +460,32 @@ class MissingFinger(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MissingFinger: _TypeAlias = MissingFinger  # noqa: Y015
+
+@_typing.final
+class MissingEye(_message.Message):
+    """An eye declared missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    position: Global___EyePosition.ValueType
+    """Which eye; required."""
+    reason: Global___MissingReason.ValueType
+    """Why; required."""
+    def __init__(
+        self,
+        *,
+        position: Global___EyePosition.ValueType = ...,
+        reason: Global___MissingReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MissingEye: _TypeAlias = MissingEye  # noqa: Y015
 
 @_typing.final
 class Feedback(_message.Message):
@@ -516,6 +616,78 @@ class FingerShare(_message.Message):
 Global___FingerShare: _TypeAlias = FingerShare  # noqa: Y015
 
 @_typing.final
+class IrisShare(_message.Message):
+    """What one pair of eyes contributes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBE_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    LLR_FIELD_NUMBER: _builtins.int
+    FMR_FIELD_NUMBER: _builtins.int
+    BITS_FIELD_NUMBER: _builtins.int
+    probe: Global___EyePosition.ValueType
+    """Eye of the presented encounter."""
+    reference: Global___EyePosition.ValueType
+    """Eye of the candidate it was compared with."""
+    score: _builtins.float
+    """Comparison score, 0 to 1: one minus the normalised Hamming distance."""
+    llr: _builtins.float
+    """log10 likelihood ratio the score stands for, capped at what the calibration sample supports."""
+    fmr: _builtins.float
+    """False match rate the score stands for, 0 to 1; never smaller than the calibration sample supports."""
+    bits: _builtins.int
+    """Bits that both codes have."""
+    def __init__(
+        self,
+        *,
+        probe: Global___EyePosition.ValueType = ...,
+        reference: Global___EyePosition.ValueType = ...,
+        score: _builtins.float = ...,
+        llr: _builtins.float = ...,
+        fmr: _builtins.float = ...,
+        bits: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits", b"bits", "fmr", b"fmr", "llr", b"llr", "probe", b"probe", "reference", b"reference", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IrisShare: _TypeAlias = IrisShare  # noqa: Y015
+
+@_typing.final
+class FaceShare(_message.Message):
+    """What the face contributes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORE_FIELD_NUMBER: _builtins.int
+    LLR_FIELD_NUMBER: _builtins.int
+    FMR_FIELD_NUMBER: _builtins.int
+    score: _builtins.float
+    """Comparison score, 0 to 1."""
+    llr: _builtins.float
+    """log10 likelihood ratio the score stands for, capped at what the calibration sample supports."""
+    fmr: _builtins.float
+    """False match rate the score stands for, 0 to 1; never smaller than the calibration sample supports."""
+    def __init__(
+        self,
+        *,
+        score: _builtins.float = ...,
+        llr: _builtins.float = ...,
+        fmr: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fmr", b"fmr", "llr", b"llr", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FaceShare: _TypeAlias = FaceShare  # noqa: Y015
+
+@_typing.final
 class Candidate(_message.Message):
     """A subject, or an encounter held for an operator, compared exactly with the presented encounter."""
 
@@ -528,6 +700,13 @@ class Candidate(_message.Message):
     ARRANGEMENT_FIELD_NUMBER: _builtins.int
     FINGERS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    IRISES_FIELD_NUMBER: _builtins.int
+    FACE_FIELD_NUMBER: _builtins.int
+    EYES_FIELD_NUMBER: _builtins.int
+    FINGERS_LLR_FIELD_NUMBER: _builtins.int
+    IRISES_LLR_FIELD_NUMBER: _builtins.int
+    FACE_LLR_FIELD_NUMBER: _builtins.int
+    CONFLICT_FIELD_NUMBER: _builtins.int
     subject_id: _builtins.str
     """The subject; empty for a held encounter that has none."""
     encounter_id: _builtins.str
@@ -535,14 +714,34 @@ class Candidate(_message.Message):
     nik: _builtins.str
     """NIK of the subject, or the one the held encounter claims."""
     llr: _builtins.float
-    """Fused log10 likelihood ratio over all fingers."""
+    """Fused log10 likelihood ratio over all fingers, eyes and the face."""
     arrangement: Global___Arrangement.ValueType
     """How the fingers correspond."""
     held: _builtins.bool
     """Whether the candidate waits for an operator instead of being enrolled."""
+    eyes: Global___EyeArrangement.ValueType
+    """How the eyes correspond; unspecified where either side has none."""
+    fingers_llr: _builtins.float
+    """What all fingers together say: log10 likelihood ratio. The three add up to llr."""
+    irises_llr: _builtins.float
+    """What both eyes together say."""
+    face_llr: _builtins.float
+    """What the face says."""
     @_builtins.property
     def fingers(self) -> _containers.RepeatedCompositeFieldContainer[Global___FingerShare]:
         """Share of each finger."""
+
+    @_builtins.property
+    def irises(self) -> _containers.RepeatedCompositeFieldContainer[Global___IrisShare]:
+        """Share of each eye."""
+
+    @_builtins.property
+    def face(self) -> Global___FaceShare:
+        """Share of the face; absent where either side has none."""
+
+    @_builtins.property
+    def conflict(self) -> _containers.RepeatedScalarFieldContainer[Global___Modality.ValueType]:
+        """Modalities that deny what others assert; empty where they agree."""
 
     def __init__(
         self,
@@ -554,10 +753,17 @@ class Candidate(_message.Message):
         arrangement: Global___Arrangement.ValueType = ...,
         fingers: _abc.Iterable[Global___FingerShare] | None = ...,
         held: _builtins.bool = ...,
+        irises: _abc.Iterable[Global___IrisShare] | None = ...,
+        face: Global___FaceShare | None = ...,
+        eyes: Global___EyeArrangement.ValueType = ...,
+        fingers_llr: _builtins.float = ...,
+        irises_llr: _builtins.float = ...,
+        face_llr: _builtins.float = ...,
+        conflict: _abc.Iterable[Global___Modality.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["face", b"face"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrangement", b"arrangement", "encounter_id", b"encounter_id", "fingers", b"fingers", "held", b"held", "llr", b"llr", "nik", b"nik", "subject_id", b"subject_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrangement", b"arrangement", "conflict", b"conflict", "encounter_id", b"encounter_id", "eyes", b"eyes", "face", b"face", "face_llr", b"face_llr", "fingers", b"fingers", "fingers_llr", b"fingers_llr", "held", b"held", "irises", b"irises", "irises_llr", b"irises_llr", "llr", b"llr", "nik", b"nik", "subject_id", b"subject_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -670,6 +876,66 @@ class RecordedFinger(_message.Message):
 Global___RecordedFinger: _TypeAlias = RecordedFinger  # noqa: Y015
 
 @_typing.final
+class RecordedIris(_message.Message):
+    """A recorded eye."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    BITS_FIELD_NUMBER: _builtins.int
+    IMAGE_KEPT_FIELD_NUMBER: _builtins.int
+    position: Global___EyePosition.ValueType
+    """Which eye."""
+    quality: _builtins.int
+    """Quality of the sample, 0 to 100."""
+    bits: _builtins.int
+    """Bits of the code that count."""
+    image_kept: _builtins.bool
+    """Whether the image was kept."""
+    def __init__(
+        self,
+        *,
+        position: Global___EyePosition.ValueType = ...,
+        quality: _builtins.int = ...,
+        bits: _builtins.int = ...,
+        image_kept: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits", b"bits", "image_kept", b"image_kept", "position", b"position", "quality", b"quality"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordedIris: _TypeAlias = RecordedIris  # noqa: Y015
+
+@_typing.final
+class RecordedFace(_message.Message):
+    """A recorded face."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUALITY_FIELD_NUMBER: _builtins.int
+    IMAGE_KEPT_FIELD_NUMBER: _builtins.int
+    quality: _builtins.int
+    """Quality of the portrait, 0 to 100."""
+    image_kept: _builtins.bool
+    """Whether the image was kept."""
+    def __init__(
+        self,
+        *,
+        quality: _builtins.int = ...,
+        image_kept: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_kept", b"image_kept", "quality", b"quality"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordedFace: _TypeAlias = RecordedFace  # noqa: Y015
+
+@_typing.final
 class Encounter(_message.Message):
     """One recording event of a person."""
 
@@ -686,6 +952,10 @@ class Encounter(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     CASE_ID_FIELD_NUMBER: _builtins.int
+    IRISES_FIELD_NUMBER: _builtins.int
+    FACE_FIELD_NUMBER: _builtins.int
+    MISSING_EYES_FIELD_NUMBER: _builtins.int
+    MISSING_FACE_FIELD_NUMBER: _builtins.int
     encounter_id: _builtins.str
     """Identifier given by the service."""
     subject_id: _builtins.str
@@ -698,6 +968,8 @@ class Encounter(_message.Message):
     """Where it stands."""
     case_id: _builtins.str
     """The case an operator resolves; empty where none was opened."""
+    missing_face: Global___MissingReason.ValueType
+    """Why the face is missing; unspecified where it was not declared missing."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[Global___Reason.ValueType]:
         """Why."""
@@ -718,6 +990,18 @@ class Encounter(_message.Message):
     def evidence(self) -> Global___Evidence:
         """What the decision rests on."""
 
+    @_builtins.property
+    def irises(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordedIris]:
+        """Its eyes."""
+
+    @_builtins.property
+    def face(self) -> Global___RecordedFace:
+        """Its face; absent where it has none."""
+
+    @_builtins.property
+    def missing_eyes(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingEye]:
+        """Eyes declared missing."""
+
     def __init__(
         self,
         *,
@@ -732,10 +1016,14 @@ class Encounter(_message.Message):
         missing: _abc.Iterable[Global___MissingFinger] | None = ...,
         evidence: Global___Evidence | None = ...,
         case_id: _builtins.str = ...,
+        irises: _abc.Iterable[Global___RecordedIris] | None = ...,
+        face: Global___RecordedFace | None = ...,
+        missing_eyes: _abc.Iterable[Global___MissingEye] | None = ...,
+        missing_face: Global___MissingReason.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "evidence", b"evidence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "evidence", b"evidence", "face", b"face"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "create_time", b"create_time", "decision", b"decision", "encounter_id", b"encounter_id", "evidence", b"evidence", "fingers", b"fingers", "missing", b"missing", "nik", b"nik", "reasons", b"reasons", "state", b"state", "subject_id", b"subject_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_id", b"case_id", "create_time", b"create_time", "decision", b"decision", "encounter_id", b"encounter_id", "evidence", b"evidence", "face", b"face", "fingers", b"fingers", "irises", b"irises", "missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "nik", b"nik", "reasons", b"reasons", "state", b"state", "subject_id", b"subject_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

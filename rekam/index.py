@@ -1,0 +1,130 @@
+"""The search index of a service: derived from the store, behind it by no more than a commit.
+
+It carries the number of the last change it applied. At start it is loaded from the data folder where it can
+be trusted, and caught up with the store, or rebuilt from it.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from matching.encounter import EncounterComparison, EncounterForm, compare_encounters
+from matching.errors import GalleryDamaged
+from matching.gallery import FingerprintGallery
+from rekam.capturing import form_of, read_template
+from rekam.store import ChangeKind, Reader, Store
+
+log = logging.getLogger(__name__)
+
+_FOLDER = "index"
+_SAVE_AFTER = 1000
+
+
+class Progress(Protocol):
+    """Told how far a long work has come."""
+
+    def __call__(self, done: int, of: int) -> None:
+        """`done` of `of` steps are done."""
+
+
+def label_of(seq: int, subject_key: int | None) -> int:
+    """How the index groups an encounter: by subject, a held one by itself."""
+    return -seq if subject_key is None else subject_key
+
+
+class Index:
+    """The gallery of the encounters that searches meet. `follow` belongs to the one writing thread.
+
+    `gallery` is to be searched from any thread; `face_file` is the calibration of the user's own embedder.
+    """
+
+    def __init__(self, store: Store, face_file: Path | None, progress: Progress | None = None) -> None:
+        self._store = store
+        self._face_file = face_file
+        self._captured: dict[int, EncounterForm] = {}
+        self._erased = False
+        self._folder = store.folder / _FOLDER
+        self.gallery = self._opened(progress)
+
+    def save(self) -> None:
+        """Save the index beside the store; what was erased leaves the disk."""
+        self.gallery.save(self._folder)
+        if self._erased:
+            self._store.compact()
+
+    def expect(self, seq: int, form: EncounterForm) -> None:
+        """Keep the form of an encounter about to be committed, so that it is not made again."""
+        self._captured[seq] = form
+
+    def _opened(self, progress: Progress | None) -> FingerprintGallery:
+        """The saved index, or an empty one where there is none to trust, caught up with the store."""
+        try:
+            gallery = FingerprintGallery.load(self._folder) if self._folder.exists() else FingerprintGallery()
+        except GalleryDamaged as error:
+            log.warning("the saved index is not used and is rebuilt from the store: %s", error)
+            gallery = FingerprintGallery()
+        with self._store.read() as reader:
+            last = reader.last_change()
+        if gallery.watermark > last:
+            log.warning("the saved index is newer than the store and is rebuilt from it")
+            gallery = FingerprintGallery()
+        behind = last - gallery.watermark
+        self.gallery = gallery
+        self.follow(progress)
+        if behind > _SAVE_AFTER:
+            gallery.save(self._folder)
+        return gallery
+
+    def follow(self, progress: Progress | None = None) -> None:
+        """Apply the changes the index has not seen. Called after every commit, by the writing thread."""
+        gallery = self.gallery
+        gone: set[int] = set()
+        with self._store.read() as reader:
+            start, last = gallery.watermark, reader.last_change()
+            while changes := reader.changes(gallery.watermark, limit=_SAVE_AFTER):
+                for change in changes:
+                    added = change.kind is ChangeKind.ADD
+                    form = self._form_to_index(reader, change.encounter_seq) if added else None
+                    if change.encounter_seq in gallery:
+                        gallery.remove(change.encounter_seq)
+                        gone.add(change.encounter_seq)
+                    if form is not None:
+                        gone.discard(change.encounter_seq)
+                        label = label_of(change.encounter_seq, change.subject_key)
+                        gallery.add(change.encounter_seq, label, form)
+                    gallery.watermark = change.seq
+                    if progress is not None:
+                        progress(change.seq - start, last - start)
+        self._captured.clear()
+        if gone:
+            # The saved copy still holds what was erased: better none, until the next one is saved.
+            self._erased = True
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def compared(
+        self, reader: Reader, form: EncounterForm, keys: Iterable[int]
+    ) -> dict[int, EncounterComparison]:
+        """The form compared exactly with these encounters, by key; erased ones are left out."""
+        return {
+            key: compare_encounters(form, reference, face_file=self._face_file)
+            for key in sorted(keys)
+            if (reference := self.form(reader, key)) is not None
+        }
+
+    def form(self, reader: Reader, key: int) -> EncounterForm | None:
+        """The form of an encounter to compare with, from memory where it is indexed; None once erased."""
+        try:
+            return self.gallery.form(key)
+        except KeyError:
+            return self._form_to_index(reader, key)
+
+    def _form_to_index(self, reader: Reader, key: int) -> EncounterForm | None:
+        """The form of an encounter to index: as just captured, or made of its stored templates."""
+        if (form := self._captured.get(key)) is not None:
+            return form
+        encounter = reader.encounter_by_seq(key)
+        if encounter is None or not encounter.state.searchable:
+            return None
+        return form_of([read_template(s.position, s.template) for s in encounter.samples])
