@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from capture.sample import Modality
 from rekam.config import Settings, load_settings
 from rekam.errors import InvalidSettings
 
@@ -64,13 +65,15 @@ def test_any_other_address_needs_it(host: str) -> None:
         ("fmr_verify", float("nan")),
         ("host", ""),
         ("keep_images", "perhaps"),
+        ("required_modalities", "fingerprint,voice"),
+        ("required_modalities", ""),
         ("prot", 7000),
     ],
 )
 def test_wrong_setting_is_named(name: str, value: object) -> None:
     with pytest.raises(InvalidSettings) as refusal:
         load_settings(**{name: value})
-    assert name in {setting for setting, _ in refusal.value.violations}
+    assert name in {setting.split(".")[0] for setting, _ in refusal.value.violations}
 
 
 def test_every_wrong_setting_is_named_at_once() -> None:
@@ -84,6 +87,27 @@ def test_review_is_not_stricter_than_match() -> None:
         load_settings(fpir_match=0.1, fpir_review=0.01)
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("fingerprint", (Modality.FINGERPRINT,)),
+        ("fingerprint,iris,face", (Modality.FINGERPRINT, Modality.IRIS, Modality.FACE)),
+        (" iris , face ", (Modality.IRIS, Modality.FACE)),
+    ],
+)
+def test_required_modalities_are_written_with_commas(
+    monkeypatch: pytest.MonkeyPatch, written: str, read: tuple[Modality, ...]
+) -> None:
+    monkeypatch.setenv("REKAM_REQUIRED_MODALITIES", written)
+    assert load_settings().required_modalities == read
+
+
+def _as_written(default: object) -> str:
+    if isinstance(default, tuple):
+        return ",".join(map(_as_written, default))
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
 def test_the_documentation_lists_every_setting_as_it_is() -> None:
     documented = {name: row for name, *row in ROW.findall(DOCUMENT.read_text(encoding="utf-8"))}
     assert list(documented) == list(Settings.model_fields)
@@ -92,8 +116,7 @@ def test_the_documentation_lists_every_setting_as_it_is() -> None:
         assert variable == f"REKAM_{name.upper()}"
         assert description == field.description
         if field.default_factory is None:
-            expected = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
-            assert default == f"`{expected}`"
+            assert default == ("none" if field.default is None else f"`{_as_written(field.default)}`")
         kinds = ("ge", "le", "gt", "lt")
         bounds = {
             kind: getattr(rule, kind) for rule in field.metadata for kind in kinds if hasattr(rule, kind)
