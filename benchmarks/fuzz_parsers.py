@@ -385,12 +385,17 @@ def iris_records() -> list[bytes]:
 
 
 def face_records() -> list[bytes]:
-    """A record of two images, with landmarks and without."""
-    from capture.formats.face_image import FaceImage, FaceRecord
+    """A record of two images, with landmarks and without, of either edition."""
+    from capture.formats.face_image import FaceImage, FaceImage2005, FaceRecord, FaceRecord2005
 
+    old = FaceImage2005(width=8, height=8, data=bytes(64), format=0, points=(bytes(8),) * 2)
     image = FaceImage(width=8, height=8, data=bytes(64), format=0)
     marked = FaceImage(width=8, height=8, data=bytes(64), format=0, landmarks=(bytes(8),) * 3, extended=b"3d")
-    return [FaceRecord(images=(image, marked)).to_bytes(), *_conformance(b"FAC")]
+    return [
+        FaceRecord(images=(image, marked)).to_bytes(),
+        FaceRecord2005(images=(old, old)).to_bytes(),
+        *_conformance(b"FAC"),
+    ]
 
 
 def eyes_and_portraits() -> list[bytes]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from capture.errors import ImageProblem, ImageRefused, RecordRefused
 from capture.formats.face_image import MAGIC as FACE_MAGIC
-from capture.formats.face_image import FaceImage, read_face_images
+from capture.formats.face_image import FaceImage, FaceImage2005, read_face_images
 from capture.formats.finger_image import MAGIC as FINGER_MAGIC
 from capture.formats.finger_image import Compression, FingerImage, read_finger_images
 from capture.formats.iris_image import MAGIC as IRIS_MAGIC
@@ -195,9 +195,9 @@ def decode_iris_view(view: IrisView, *, limits: PixelLimits = IRIS_LIMITS) -> Ir
 def decode_face_image(data: bytes, *, limits: PixelLimits = FACE_LIMITS) -> FaceSample:
     """Decode one portrait to 8-bit colour, `(H, W, 3) uint8` RGB, turned upright as its EXIF tag says.
 
-    A face image record (ISO/IEC 19794-5) holds one image. Grey becomes three equal channels, transparency is
-    laid on white. Raises `ImageRefused`, and nothing else, whatever the bytes are. Thread-safe. Cost: 5 ms
-    for 600 x 800 pixels, 0.3 s for 24 megapixels.
+    A face image record (ISO/IEC 19794-5 of 2005 or 2011) holds one image. Grey becomes three equal channels,
+    transparency is laid on white. Raises `ImageRefused`, and nothing else, whatever the bytes are.
+    Thread-safe. Cost: 5 ms for 600 x 800 pixels, 0.3 s for 24 megapixels.
     """
     check_bytes(data, limits)
     if not data.startswith(FACE_MAGIC):
@@ -213,7 +213,9 @@ def decode_face_image(data: bytes, *, limits: PixelLimits = FACE_LIMITS) -> Face
         raise ImageRefused(ImageProblem.DAMAGED, f"the face image record is damaged: {error}") from error
 
 
-def decode_recorded_face(image: FaceImage, *, limits: PixelLimits = FACE_LIMITS) -> FaceSample:
+def decode_recorded_face(
+    image: FaceImage | FaceImage2005, *, limits: PixelLimits = FACE_LIMITS
+) -> FaceSample:
     """Decode one image of a face image record, `(H, W, 3) uint8` RGB; raises as `decode_iris_view` does."""
     if image.format not in _FACE_FILES:
         raise RecordRefused(f"the record's image is of format {image.format}, which no edition knows")

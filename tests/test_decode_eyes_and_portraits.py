@@ -21,7 +21,7 @@ from capture.decode import (
 )
 from capture.errors import ImageProblem, ImageRefused
 from capture.formats.face_image import MAGIC as FACE_MAGIC
-from capture.formats.face_image import FaceImage, FaceRecord
+from capture.formats.face_image import FaceImage, FaceImage2005, FaceRecord, FaceRecord2005
 from capture.formats.iris_image import MAGIC as IRIS_MAGIC
 from capture.formats.iris_image import (
     Eye2005,
@@ -352,6 +352,17 @@ def test_files_within_face_records() -> None:
     jpeg = encoded(colour(), "jpeg")
     within = decode_face_image(face_record(jpeg, form=0).to_bytes()).image
     assert np.array_equal(within, decode_face_image(jpeg).image)
+
+
+def test_face_records_of_the_first_edition() -> None:
+    for name, form in (("jpeg", 0), ("jp2", 1), ("j2k", 1)):
+        file = encoded(colour(), name)
+        image = FaceImage2005(width=160, height=130, data=file, format=form, points=(bytes(8),))
+        record = FaceRecord2005(images=(image,))
+        assert np.array_equal(decode_face_image(record.to_bytes()).image, decode_face_image(file).image)
+        several = FaceRecord2005(images=(image, image))
+        assert face_problem(several.to_bytes()) is ImageProblem.SEVERAL_FRAMES
+        assert face_problem(record.to_bytes()[:-1]) is ImageProblem.DAMAGED
 
 
 def test_a_portrait_is_turned_within_its_record_too() -> None:

@@ -15,7 +15,13 @@ from PIL import Image
 
 from capture.decode import DecodeLimits, decode_finger_image, decode_image
 from capture.errors import ImageProblem, ImageRefused, RecordRefused
-from capture.formats.face_image import FaceImage, FaceRecord, read_face_images
+from capture.formats.face_image import (
+    FaceImage,
+    FaceImage2005,
+    FaceRecord,
+    FaceRecord2005,
+    read_face_images,
+)
 from capture.formats.finger_image import (
     Compression,
     FingerImageRecord2005,
@@ -276,7 +282,19 @@ def test_iris_and_face_records_come_back(
     face = FaceImage(width=480, height=640, data=image, format=1, capture=capture, landmarks=tuple(landmarks))
     third = FaceRecord(images=(face, replace(face, extended=b"shape")), temporal=data.draw(numbers16))
     assert read_face_images(third.to_bytes()) == third
-    for written, read in ((first, read_iris_images), (second, read_iris_images), (third, read_face_images)):
+    passport = FaceImage2005(
+        width=413, height=531, data=image, format=0, points=tuple(landmarks), quality=data.draw(numbers16)
+    )
+    fourth = FaceRecord2005(images=(passport, replace(passport, subject=bytes(range(14)))))
+    assert read_face_images(fourth.to_bytes()) == fourth
+    # By its layout: 14 bytes of header, 4 + 2 + 14 + 8 for each point + 12 of the image's.
+    assert len(fourth.to_bytes()) == 14 + 2 * (32 + 8 * len(landmarks) + len(image))
+    for written, read in (
+        (first, read_iris_images),
+        (second, read_iris_images),
+        (third, read_face_images),
+        (fourth, read_face_images),
+    ):
         whole = written.to_bytes()
         for cut in range(0, len(whole), 7):
             with pytest.raises(RecordRefused):
