@@ -74,7 +74,7 @@ Floats = NDArray[np.float64]
 
 
 def main(
-    count: Annotated[int, typer.Option("--people", min=20, help="Synthetic people.")] = 250,
+    count: Annotated[int, typer.Option("--people", min=20, help="Synthetic people.")] = 1000,
     pairs: Annotated[int, typer.Option(min=10_000, help="Synthetic impostor pairs a scanner.")] = 200_000,
     workers: Annotated[int, typer.Option(min=1, help="Threads and processes.")] = len(
         os.sched_getaffinity(0)
@@ -286,7 +286,7 @@ def fitted(
     mean = _mean_count(learnt)
     tried = []
     for gain in (250.0, 350.0, 450.0):
-        params = with_count(replace(PARAMS, divergence_gain=gain), mean)
+        params = with_count(Params(divergence_gain=gain), mean)
         made = synthetic(params, NOISE, FIT_SEED, 150, 60_000, workers).one
         ratios = np.quantile(made.score[~made.genuine], quantiles) / wanted
         tried.append((float(np.sum(np.log(ratios) ** 2)), gain, params))
@@ -322,10 +322,10 @@ def scaled(noise: Noise, factor: float) -> Noise:
     """`noise` with everything that moves minutiae multiplied."""
     return replace(
         noise,
-        roll=noise.roll * factor,
-        stretch=noise.stretch * factor,
-        jitter=noise.jitter * factor,
-        direction=noise.direction * factor,
+        roll=round(noise.roll * factor, 8),
+        stretch=round(noise.stretch * factor, 8),
+        jitter=round(noise.jitter * factor, 8),
+        direction=round(noise.direction * factor, 8),
     )
 
 
@@ -334,11 +334,11 @@ def with_count(
     mean: float,
     positions: Sequence[FingerPosition] = tuple(CROSSMATCH_POSITIONS.values()),
 ) -> Params:
-    """The density scaled until fingers have `mean` minutiae on average."""
-    for _ in range(4):
-        drawn = people(200, FIT_SEED, positions, params=params)
+    """The density scaled until fingers have `mean` minutiae on average; rounded, as it is written."""
+    for _ in range(6):
+        drawn = people(400, FIT_SEED, positions, params=params)
         made = np.mean([len(finger) for fingers in drawn for finger in fingers])
-        params = replace(params, density=params.density * mean / float(made))
+        params = replace(params, density=round(params.density * mean / float(made), 8))
     return params
 
 
@@ -351,7 +351,7 @@ def _mean_count(one: Compared) -> float:
 def _changed(fitted: Params | Noise, default: Params | Noise) -> dict[str, float]:
     """What differs from the defaults."""
     before = asdict(default)
-    return {name: round(value, 8) for name, value in asdict(fitted).items() if value != before[name]}
+    return {name: value for name, value in asdict(fitted).items() if value != before[name]}
 
 
 def _text(stored: object) -> str:

@@ -1,5 +1,6 @@
 """The synthetic population: repeatable, valid, and of fingers that are told apart."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.population import SCANNERS, TEN_FINGERS, impression, people, person
+from benchmarks.check_population import with_count
+from benchmarks.population import PARAMS, SCANNERS, TEN_FINGERS, impression, people, person
 from benchmarks.population_flow import FlowPrint, fitted_flow
 from benchmarks.synthetic_prints import Pattern, master
 from benchmarks.synthetic_prints import impression as print_of
@@ -132,3 +134,11 @@ def test_the_flow_of_prints_is_named_and_mirrored(tmp_path: Path) -> None:
     spread = np.sqrt(np.diag(flow["loop"]["covariance"]))
     assert np.all(spread < 0.1)
     assert flow["loop"]["finger"][2] < flow["loop"]["finger"][0]  # the delta is on the left
+
+
+def test_the_density_is_fitted_wherever_it_starts() -> None:
+    positions = (FingerPosition.RIGHT_INDEX,)
+    for density in (1.5e-4, 5e-4):
+        params = with_count(replace(PARAMS, density=density), 50, positions)
+        made = [len(finger) for fingers in people(400, 4, positions, params=params) for finger in fingers]
+        assert np.mean(made) == pytest.approx(50, rel=0.04)
