@@ -23,9 +23,9 @@ from capture.errors import CaptureError
 from capture.fingerprint.extract import to_500_ppi
 from capture.fingerprint.nfiq2 import nfiq2
 from capture.fingerprint.template import ExtractorChoice
-from capture.sample import FingerPosition
+from capture.sample import EyePosition, FingerPosition, Modality
 from matching.errors import MatchingError
-from rekam.client import DEFAULT_ADDRESS, Client, FingerFile, finger_files, sample, words_of
+from rekam.client import DEFAULT_ADDRESS, Client, SampleFile, file_of, sample, sample_files, words, words_of
 from rekam.config import Settings, load_settings
 from rekam.errors import InvalidRequest, RekamError
 from rekam.evaluate import evaluate_app
@@ -77,15 +77,18 @@ Address = Annotated[str, typer.Option("--server", envvar="REKAM_SERVER", help="A
 Files = Annotated[
     list[Path],
     typer.Argument(
-        exists=True, help="Images or folders of images, named by finger: right_index.png, 2.wsq, unknown.png."
+        exists=True,
+        help="Images or folders of images, named by finger, eye or face: right_index.png, 2.wsq, "
+        "left_eye.png, face.jpg; unknown.png, a finger, and eye.png tell no position.",
     ),
 ]
 Ppi = Annotated[
-    float | None, typer.Option(help="Resolution, pixels per inch, where the images do not declare it.")
+    float | None,
+    typer.Option(help="Resolution of fingers, pixels per inch, where their images do not declare it."),
 ]
 Extractor = Annotated[
     ExtractorChoice | None,
-    typer.Option(help="What extracts the images: accurate or fast; as the server is set where not given."),
+    typer.Option(help="What extracts fingers: accurate or fast; as the server is set where not given."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer.")]
@@ -162,19 +165,20 @@ def enroll_command(
     missing: Annotated[
         list[str] | None,
         typer.Option(
-            help="FINGER=REASON, for example left_ring=amputated; "
+            help="POSITION=REASON, for example left_ring=amputated, right_eye=bandaged, face=not_captured; "
             "reasons: amputated, bandaged, unreadable, not_captured."
         ),
     ] = None,
     rest_missing: Annotated[
-        bool, typer.Option("--rest-missing", help="Declare every finger not given as not_captured.")
+        bool,
+        typer.Option("--rest-missing", help="Declare fingers, eyes and face not given as not_captured."),
     ] = False,
     birth_date: Annotated[str, typer.Option(help="YYYY-MM-DD, checked against the NIK.")] = "",
     request_id: Annotated[
         str | None, typer.Option(help="Repeat it to repeat a request safely; a new one is made where absent.")
     ] = None,
     best_effort: Annotated[
-        bool, typer.Option("--best-effort", help="Accept poor prints: the person has no better ones.")
+        bool, typer.Option("--best-effort", help="Accept poor samples: the person has no better ones.")
     ] = False,
     ppi: Ppi = None,
     extractor: Extractor = None,
@@ -186,14 +190,14 @@ def enroll_command(
 
     Exit status 2: held, a case was opened. 3: capture again, nothing was recorded.
     """
-    fingers = finger_files(files)
+    given = sample_files(files)
     request = enrollment_pb2.EnrollRequest(
         request_id=request_id or f"cli-{secrets.token_hex(8)}",
         nik=nik,
-        samples=[sample(f, ppi, best_effort=best_effort, extractor=extractor) for f in fingers],
-        missing=_missing(missing or [], fingers, rest=rest_missing),
+        samples=[sample(f, ppi, best_effort=best_effort, extractor=extractor) for f in given],
         birth_date=birth_date,
     )
+    _declare_missing(request, missing or [], given, rest=rest_missing)
     with _connected(server) as client, _repeatable(request.request_id):
         response = client.enrollment.Enroll(request, timeout=timeout)
     if as_json:
@@ -223,7 +227,7 @@ def identify_command(
 ) -> None:
     """Search everybody for a person; records nothing. Exit status 2: nobody matches."""
     request = identification_pb2.IdentifyRequest(
-        samples=[sample(f, ppi, extractor=extractor) for f in finger_files(files)],
+        samples=[sample(f, ppi, extractor=extractor) for f in sample_files(files)],
         max_candidates=candidates,
         exhaustive=exhaustive,
     )
@@ -257,7 +261,7 @@ def verify_command(
     """Compare a person with the one they claim to be. Exit status 2: not shown to be the same."""
     if bool(nik) == bool(subject):
         raise InvalidRequest([("", "give either --nik or --subject")])
-    samples = [sample(f, ppi, extractor=extractor) for f in finger_files(files)]
+    samples = [sample(f, ppi, extractor=extractor) for f in sample_files(files)]
     request = identification_pb2.VerifyRequest(samples=samples)
     if subject:
         request.subject_id = subject
@@ -277,7 +281,15 @@ def verify_command(
 
 @app.command("assess")
 def assess_command(
-    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An image of one finger.")],
+    image: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="An image of one finger, eye or face.")
+    ],
+    modality: Annotated[
+        Modality | None,
+        typer.Option(
+            help="What it shows; where not given, what its name or record tells, else a fingerprint."
+        ),
+    ] = None,
     ppi: Ppi = None,
     extractor: Extractor = None,
     with_nfiq2: Annotated[
@@ -290,7 +302,9 @@ def assess_command(
     """Judge an image without recording it. Exit status 2: unusable."""
     if with_nfiq2 and as_json:
         raise InvalidRequest([("--nfiq2", "cannot be given with --json, which prints the server's answer")])
-    file = FingerFile(FingerPosition.UNKNOWN, image)
+    file = file_of(image, modality)
+    if with_nfiq2 and not isinstance(file.position, FingerPosition):
+        raise InvalidRequest([("--nfiq2", "judges fingerprints only")])
     request = quality_pb2.AssessRequest(sample=sample(file, ppi, extractor=extractor))
     with _connected(server) as client:
         response = client.quality.Assess(request, timeout=timeout)
@@ -298,9 +312,14 @@ def assess_command(
     if as_json:
         _print_json(response)
     else:
+        detail, grid = "", ""
+        if isinstance(file.position, FingerPosition):
+            detail, grid = f", {response.minutiae} minutiae", f" at {response.ppi:.0f} ppi"
+        elif isinstance(file.position, EyePosition):
+            detail = f", {response.iris_bits} bits"
         out.print(
-            f"[bold]quality {quality.score}[/] of 100, {response.minutiae} minutiae; {response.format}, "
-            f"{response.width} x {response.height} pixels at {response.ppi:.0f} ppi",
+            f"[bold]quality {quality.score}[/] of 100{detail}; {response.format}, "
+            f"{response.width} x {response.height} pixels{grid}",
             highlight=False,
         )
         for feedback in quality.feedback:
@@ -463,26 +482,48 @@ def _repeatable(request_id: str) -> Iterator[None]:
         raise
 
 
-def _missing(
-    declared: Sequence[str], fingers: Sequence[FingerFile], *, rest: bool
-) -> list[types_pb2.MissingFinger]:
-    missing = {}
+def _declare_missing(
+    request: enrollment_pb2.EnrollRequest, declared: Sequence[str], given: Sequence[SampleFile], *, rest: bool
+) -> None:
+    """Fill in what is missing: as declared, `POSITION=REASON`, and the rest as not captured."""
+    fingers: dict[FingerPosition, types_pb2.MissingReason.ValueType] = {}
+    eyes: dict[EyePosition, types_pb2.MissingReason.ValueType] = {}
     for text in declared:
-        finger, _, reason = text.partition("=")
+        position, _, word = text.partition("=")
+        name = position.strip().upper()
         try:
-            position = FingerPosition[finger.strip().upper()]
-            missing[position] = types_pb2.MissingReason.Value(f"MISSING_REASON_{reason.strip().upper()}")
+            reason = types_pb2.MissingReason.Value(f"MISSING_REASON_{word.strip().upper()}")
+            if name == "FACE":
+                request.missing_face = reason
+            elif name.endswith("_EYE"):
+                eyes[EyePosition[name.removesuffix("_EYE")]] = reason
+            else:
+                fingers[FingerPosition[name]] = reason
         except (KeyError, ValueError) as error:
             reasons = "amputated, bandaged, unreadable, not_captured"
-            raise InvalidRequest([("missing", f"{text} is not FINGER=REASON; reasons: {reasons}")]) from error
+            raise InvalidRequest(
+                [("missing", f"{text} is not POSITION=REASON; reasons: {reasons}")]
+            ) from error
     if rest:
-        absent = set(FingerPosition) - {FingerPosition.UNKNOWN, *(f.position for f in fingers)}
-        for position in sorted(absent - missing.keys()):
-            missing[position] = types_pb2.MISSING_REASON_NOT_CAPTURED
-    return [
-        types_pb2.MissingFinger(position=types_pb2.FingerPosition.ValueType(position), reason=reason)
-        for position, reason in missing.items()
-    ]
+        not_captured = types_pb2.MISSING_REASON_NOT_CAPTURED
+        # What is of unknown position may be any of its kind: the server says where that does not add up.
+        shown = [file.position for file in given]
+        for finger in FingerPosition:
+            if finger and not any(p is finger for p in shown):
+                fingers.setdefault(finger, not_captured)
+        for eye in EyePosition:
+            if eye and not any(p is eye for p in shown):
+                eyes.setdefault(eye, not_captured)
+        if None not in shown and not request.missing_face:
+            request.missing_face = not_captured
+    request.missing.extend(
+        types_pb2.MissingFinger(position=types_pb2.FingerPosition.ValueType(finger), reason=reason)
+        for finger, reason in fingers.items()
+    )
+    request.missing_eyes.extend(
+        types_pb2.MissingEye(position=types_pb2.EyePosition.ValueType(eye), reason=reason)
+        for eye, reason in eyes.items()
+    )
 
 
 def _print_json(message: Message) -> None:
@@ -513,25 +554,52 @@ def _whole(title: str) -> Column:
 def _show_candidates(candidates: Sequence[types_pb2.Candidate]) -> None:
     if not candidates:
         return
-    table = Table(_whole("candidate"), _whole("NIK"), _whole("LLR"), "fingers", "arrangement")
+    # What no candidate was compared in takes no room.
+    eyes, faces = any(c.irises for c in candidates), any(c.HasField("face") for c in candidates)
+    columns = ["fingers", *(["eyes"] if eyes else []), *(["face"] if faces else []), "arrangement"]
+    table = Table(_whole("candidate"), _whole("NIK"), _whole("LLR"), *columns)
     for candidate in candidates:
-        matching = sum(share.llr > 0 for share in candidate.fingers)
+        row = [_matching(candidate.fingers)]
+        if eyes:
+            row.append(_matching(candidate.irises))
+        if faces:
+            row.append(f"{candidate.face_llr:.1f}" if candidate.HasField("face") else "-")
         table.add_row(
             candidate.subject_id or f"{candidate.encounter_id} (held)",
             candidate.nik,
             f"{candidate.llr:.1f}",
-            f"{matching} of {len(candidate.fingers)}",
-            _short(types_pb2.Arrangement.Name(candidate.arrangement)),
+            *row,
+            _arrangement(candidate),
         )
     out.print(table)
+
+
+def _matching(shares: Sequence[types_pb2.FingerShare] | Sequence[types_pb2.IrisShare]) -> str:
+    return f"{sum(share.llr > 0 for share in shares)} of {len(shares)}" if shares else "-"
+
+
+def _arrangement(candidate: types_pb2.Candidate) -> str:
+    fingers = _short(types_pb2.Arrangement.Name(candidate.arrangement))
+    if candidate.eyes == types_pb2.EYE_ARRANGEMENT_EYES_SWAPPED:
+        return "eyes swapped" if fingers == "as declared" else f"{fingers}, eyes swapped"
+    return fingers
 
 
 def _show_recapture(recapture: enrollment_pb2.Recapture) -> None:
     out.print("[bold]CAPTURE AGAIN[/]: nothing was recorded")
     for item in recapture.items:
         score = f" (quality {item.quality.score})" if item.HasField("quality") else ""
-        finger = _short(types_pb2.FingerPosition.Name(item.position))
-        out.print(f"  {finger}{score}: {item.advice}", highlight=False)
+        out.print(f"  {_what(item)}{score}: {item.advice}", highlight=False)
+
+
+def _what(item: enrollment_pb2.RecaptureItem) -> str:
+    match item.modality:
+        case types_pb2.MODALITY_FACE:
+            return words(None)
+        case types_pb2.MODALITY_IRIS:
+            return words(EyePosition(item.eye))
+        case _:
+            return _short(types_pb2.FingerPosition.Name(item.position))
 
 
 def _verdict(match: identification_pb2.Match.ValueType) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,9 +14,14 @@ from grpc_status import rpc_status
 
 from capture.errors import RecordRefused
 from capture.fingerprint.template import ExtractorChoice
-from capture.formats.finger_image import MAGIC, read_finger_images
-from capture.sample import FingerPosition
+from capture.formats.face_image import MAGIC as FACE_MAGIC
+from capture.formats.finger_image import MAGIC as FINGER_MAGIC
+from capture.formats.finger_image import read_finger_images
+from capture.formats.iris_image import MAGIC as IRIS_MAGIC
+from capture.formats.iris_image import iris_views, read_iris_images
+from capture.sample import EyePosition, FingerPosition, Modality
 from rekam.errors import InvalidRequest
+from rekam.store import Position, modality_of
 from rekam.v1 import types_pb2
 from rekam.v1.case_pb2_grpc import CaseServiceStub
 from rekam.v1.enrollment_pb2_grpc import EnrollmentServiceStub
@@ -26,7 +32,17 @@ from rekam.v1.quality_pb2_grpc import QualityServiceStub
 DEFAULT_ADDRESS = "127.0.0.1:50151"
 _LARGEST_MESSAGE = 48 * 2**20
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".wsq", ".jp2", ".j2k", ".iso"}
-_POSITIONS = {p.name.lower(): p for p in FingerPosition} | {str(int(p)): p for p in FingerPosition}
+_EYE_WORDS = ("eye", "iris")
+_POSITIONS: dict[str, Position] = {
+    **{p.name.lower(): p for p in FingerPosition},
+    **{str(int(p)): p for p in FingerPosition},
+    **{f"{p.name.lower()}_{word}": p for p in EyePosition for word in _EYE_WORDS},
+    **{f"{word}_{p.name.lower()}": p for p in EyePosition for word in _EYE_WORDS},
+    **dict.fromkeys(_EYE_WORDS, EyePosition.UNKNOWN),
+    "face": None,
+    "portrait": None,
+}
+_MAGIC_BYTES = 4
 
 
 class Client:
@@ -72,6 +88,14 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
+class SampleFile:
+    """An image file and what it shows: a finger, an eye, or, where `position` is None, a face."""
+
+    position: Position
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class FingerFile:
     """An image file and the finger it shows."""
 
@@ -79,46 +103,75 @@ class FingerFile:
     path: Path
 
 
-def finger_files(paths: Sequence[Path]) -> list[FingerFile]:
-    """The fingers in folders and files, told by the names of the files.
+def sample_files(paths: Sequence[Path]) -> list[SampleFile]:
+    """The fingers, eyes and faces in folders and files, told by the names of the files.
 
-    What stands before a file's ending, less a trailing `_<number>`, is a position by name or ISO code:
-    `right_index.png`, `2.wsq`, `left_thumb_2.png`, `unknown.bmp`. Where the name tells none, a finger image
-    record's own position holds. Raises `InvalidRequest` for any other file whose name tells no finger, for
-    one given twice, and where there is no image.
+    What stands before a file's ending, less a trailing `_<number>`, is a finger by name or ISO code, an eye,
+    or a face: `right_index.png`, `2.wsq`, `left_thumb_2.png`, `left_eye.png`, `eye_right_1.jp2`, `face.jpg`,
+    `portrait.png`, `unknown.bmp` (a finger), `eye.png` (either). Where the name tells no position, what an
+    exchange record says of itself holds. Raises `InvalidRequest` for any other file whose name tells nothing,
+    for one given twice, and where there is no image.
     """
-    files: list[Path] = []
-    for path in paths:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGES) if path.is_dir() else [path]
-        files.extend(inside)
-    if not files:
-        raise InvalidRequest([("files", f"no images in {', '.join(map(str, paths))}")])
-    given: set[Path] = set()
-    for path in files:
-        if path.absolute() in given:
-            raise InvalidRequest([("files", f"{path} is given twice")])
-        given.add(path.absolute())
-    return [FingerFile(_position(path), path) for path in files]
+    files = []
+    for path in _files(paths):
+        told = _told(path)
+        if not told:
+            text = (
+                f"{path.name} tells no finger, eye or face: name it right_thumb ... left_little, 1 ... 10, "
+            )
+            raise InvalidRequest([("files", f"{text}unknown, right_eye, left_eye or face")])
+        files.append(SampleFile(told[0], path))
+    return files
+
+
+def file_of(path: Path, modality: Modality | None) -> SampleFile:
+    """One file of this modality, where None of the one that its name or record tells, else a finger."""
+    told = [p for p in _told(path) if modality in (None, modality_of(p))]
+    unknown = {Modality.IRIS: EyePosition.UNKNOWN, Modality.FACE: None}
+    otherwise = FingerPosition.UNKNOWN if modality is None else unknown.get(modality, FingerPosition.UNKNOWN)
+    return SampleFile(told[0] if told else otherwise, path)
+
+
+def finger_files(paths: Sequence[Path]) -> list[FingerFile]:
+    """As `sample_files`, where only fingers are wanted: raises `InvalidRequest` for eyes and faces too."""
+    files = []
+    for file in sample_files(paths):
+        if not isinstance(file.position, FingerPosition):
+            raise InvalidRequest([("files", f"{file.path.name} shows no finger: {words(file.position)}")])
+        files.append(FingerFile(file.position, file.path))
+    return files
+
+
+def words(position: Position) -> str:
+    """A position as a person says it: `right index`, `left eye`, `face`."""
+    return "face" if position is None else position.words
 
 
 def sample(
-    file: FingerFile,
+    file: SampleFile | FingerFile,
     ppi: float | None,
     *,
     best_effort: bool = False,
     extractor: ExtractorChoice | None = None,
 ) -> types_pb2.Sample:
-    """The file as a sample of the contract; the server chooses the extractor where it is None."""
-    return types_pb2.Sample(
-        modality=types_pb2.MODALITY_FINGERPRINT,
-        finger=types_pb2.FingerPosition.ValueType(file.position),
-        image=file.path.read_bytes(),
-        ppi=ppi or 0,
-        best_effort=best_effort,
-        extractor=types_pb2.Extractor.Value(
-            f"EXTRACTOR_{'UNSPECIFIED' if extractor is None else extractor.name}"
-        ),
-    )
+    """The file as a sample of the contract; the server chooses the extractor where it is None.
+
+    `ppi` and `extractor` are told of fingers only.
+    """
+    made = types_pb2.Sample(image=file.path.read_bytes(), best_effort=best_effort)
+    match file.position:
+        case FingerPosition() as finger:
+            made.modality = types_pb2.MODALITY_FINGERPRINT
+            made.finger = types_pb2.FingerPosition.ValueType(finger)
+            made.ppi = ppi or 0
+            if extractor is not None:
+                made.extractor = types_pb2.Extractor.Value(f"EXTRACTOR_{extractor.name}")
+        case EyePosition() as eye:
+            made.modality = types_pb2.MODALITY_IRIS
+            made.eye = types_pb2.EyePosition.ValueType(eye)
+        case None:
+            made.modality = types_pb2.MODALITY_FACE
+    return made
 
 
 def words_of(error: grpc.RpcError) -> str:
@@ -134,33 +187,54 @@ def words_of(error: grpc.RpcError) -> str:
     return "\n".join(lines)
 
 
-def _position(path: Path) -> FingerPosition:
+def _files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGES) if path.is_dir() else [path]
+        files.extend(inside)
+    if not files:
+        raise InvalidRequest([("files", f"no images in {', '.join(map(str, paths))}")])
+    given: set[Path] = set()
+    for path in files:
+        if path.absolute() in given:
+            raise InvalidRequest([("files", f"{path} is given twice")])
+        given.add(path.absolute())
+    return files
+
+
+def _told(path: Path) -> tuple[Position, ...]:
+    """The position that a file's name, or the record in it, tells; () where neither does."""
     stem = path.stem.lower().replace("-", "_")
     names = (stem, re.sub(r"_\d+$", "", stem))
-    named = [_POSITIONS[key] for name in names if (key := name.lstrip("0") or "0") in _POSITIONS]
-    if named and named[0] is not FingerPosition.UNKNOWN:
-        return named[0]
-    if (recorded := _recorded_position(path)) is not None:
-        return recorded
-    if named:
-        return named[0]
-    raise InvalidRequest(
-        [("files", f"{path.name} tells no finger: name it right_thumb ... left_little, 1 ... 10, or unknown")]
-    )
+    named = tuple(_POSITIONS[key] for name in names if (key := name.lstrip("0") or "0") in _POSITIONS)[:1]
+    unknown = not named or (named[0] is not None and not named[0])
+    return (_told_by_record(path) or named) if unknown else named
 
 
-def _recorded_position(path: Path) -> FingerPosition | None:
-    """The finger a finger image record shows, `UNKNOWN` where that is no single one; None for other files."""
+def _told_by_record(path: Path) -> tuple[Position, ...]:
+    """What an exchange record shows, `UNKNOWN` where that is no single finger or eye; () for other files."""
     try:
         with path.open("rb") as file:
-            data = file.read(len(MAGIC))
-            if data != MAGIC:
-                return None
-            data += file.read()
-        positions = {image.position for image in read_finger_images(data).images}
+            magic = file.read(_MAGIC_BYTES)
+            if magic not in (FINGER_MAGIC, IRIS_MAGIC, FACE_MAGIC):
+                return ()
+            data = magic + file.read()
     except (OSError, ValueError) as error:
         raise InvalidRequest([("files", f"{path.name} cannot be read: {error}")]) from error
+    if magic == FACE_MAGIC:
+        return (None,)
+    try:
+        if magic == IRIS_MAGIC:
+            eyes = {view.eye for view in iris_views(read_iris_images(data))}
+            return (EyePosition(_single(eyes, EyePosition)),)
+        fingers = {image.position for image in read_finger_images(data).images}
+        return (FingerPosition(_single(fingers, FingerPosition)),)
     except RecordRefused:
-        return FingerPosition.UNKNOWN  # whoever decodes it says what is wrong with it
-    single = positions.pop() if len(positions) == 1 else 0
-    return FingerPosition(single) if single in set(FingerPosition) else FingerPosition.UNKNOWN
+        # Whoever decodes it says what is wrong with it.
+        return (EyePosition.UNKNOWN if magic == IRIS_MAGIC else FingerPosition.UNKNOWN,)
+
+
+def _single(codes: set[int], kind: type[IntEnum]) -> int:
+    """The one code where there is one and it is a known one, else 0."""
+    [code] = codes if len(codes) == 1 else [0]
+    return code if code in set(kind) else 0

@@ -164,7 +164,7 @@ def test_a_blank_print_is_sent_back(rekam: Cli, prints: Path) -> None:
         (["enroll", "320101", "1_1", "--rest-missing"], "nik: a NIK has 16 digits, 0 to 9"),
         (["enroll", made_up_nik(8), "1_1"], "neither presented nor declared missing: right index"),
         (["enroll", made_up_nik(8), "empty"], "files: no images in "),
-        (["enroll", made_up_nik(8), "1_1", "--missing", "thumb=gone"], "thumb=gone is not FINGER=REASON"),
+        (["enroll", made_up_nik(8), "1_1", "--missing", "thumb=gone"], "thumb=gone is not POSITION=REASON"),
         (["enroll", made_up_nik(8), "1_1", "--rest-missing", "--ppi", "700"], "ppi, the sender 700 ppi"),
         (["verify", "1_1"], "give either --nik or --subject"),
         (["verify", "1_1", "--nik", made_up_nik(8)], "NOT_FOUND: there is no subject with NIK 3201****"),
