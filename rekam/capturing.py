@@ -11,6 +11,7 @@ from typing import TypeVar
 from capture.decode import decode_face_image, decode_image, decode_iris_image
 from capture.errors import ImageRefused, TemplateRefused
 from capture.face.extract import FaceExtractor
+from capture.face.onnx_embedder import OnnxEmbedder
 from capture.face.template import FaceTemplate
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import Extractor, ExtractorChoice, FingerprintTemplate
@@ -19,6 +20,7 @@ from capture.iris.template import IrisTemplate
 from capture.quality import Feedback, Quality
 from capture.sample import EyePosition, FaceSample, FingerPosition, IrisSample, Modality, Sample
 from matching.encounter import EncounterForm, encounter_form
+from matching.face.calibration import face_calibration
 from matching.fingerprint.calibration import fingerprint_calibration
 from rekam.config import Settings
 from rekam.errors import InvalidRequest
@@ -76,7 +78,7 @@ class Capturing:
         self._default = settings.extractor
         self._fingers = {choice: FingerprintExtractor(choice) for choice in ExtractorChoice}
         self._irises = IrisExtractor()
-        self._faces: FaceExtractor | None = None
+        self._faces = _own_faces(settings)
         self._faces_lock = threading.Lock()
         self._calibrated = _calibrated()
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="rekam-extract")
@@ -285,6 +287,20 @@ def _captured(presented: Presented, seen: _Seen) -> Captured:
         case FaceSample():
             position = None
     return Captured(presented, position, kept, seen.quality, seen.sample.format)
+
+
+def _own_faces(settings: Settings) -> FaceExtractor | None:
+    """The extractor with the user's own network, None where none is set.
+
+    Raises `ModelUnavailable` where it cannot be used, `NotCalibrated` where nobody knows what its scores are
+    worth.
+    """
+    own = settings.face_embedder
+    if own is None:
+        return None
+    embedder = OnnxEmbedder(own)
+    face_calibration(embedder.digest, settings.face_embedder_calibration)
+    return FaceExtractor(embedder)
 
 
 @contextmanager

@@ -8,11 +8,13 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from capture.face.onnx_embedder import ChannelOrder, Engine, OnnxEmbedderSettings
 from capture.fingerprint.template import ExtractorChoice
 from capture.sample import Modality
 from rekam.errors import InvalidSettings
 
 _MIB = 2**20
+_ONNX = OnnxEmbedderSettings(path=Path())
 
 
 class Settings(BaseSettings):
@@ -56,6 +58,33 @@ class Settings(BaseSettings):
         min_length=1,
         description="Modalities an encounter must present or declare missing, separated by commas. "
         "An e-KTP office sets fingerprint,iris,face.",
+    )
+    face_embedder_path: Path | None = Field(
+        default=None,
+        description="ONNX file of a face network of your own; dlib's where not set. "
+        "Checked at start: a wrong one stops it.",
+    )
+    face_embedder_size: Annotated[tuple[int, int], NoDecode] = Field(
+        default=_ONNX.size, description="Width and height of the input of your own face network, pixels."
+    )
+    face_embedder_mean: Annotated[tuple[float, float, float], NoDecode] = Field(
+        default=_ONNX.mean,
+        description="What is taken off the grey levels of red, green and blue, 0 to 255, "
+        "before they enter it.",
+    )
+    face_embedder_scale: float = Field(
+        default=_ONNX.scale, description="What the grey levels are multiplied by after that."
+    )
+    face_embedder_channels: ChannelOrder = Field(
+        default=_ONNX.channels, description="In which order your own face network takes colours."
+    )
+    face_embedder_places: Annotated[tuple[float, float, float, float, float, float], NoDecode] = Field(
+        default=(*_ONNX.places[0], *_ONNX.places[1], *_ONNX.places[2]),
+        description="Where in its input the middle of the person's right eye, that of the left eye and the "
+        "base of the nose lie: x and y of each, pixels. The default is ArcFace's alignment.",
+    )
+    face_embedder_engine: Engine = Field(
+        default=_ONNX.engine, description="What runs it; fastest measures both at start."
     )
     face_embedder_calibration: Path | None = Field(
         default=None,
@@ -103,7 +132,29 @@ class Settings(BaseSettings):
         description="Encounters committed together at most: one sync serves all that waited for it.",
     )
 
-    @field_validator("required_modalities", mode="before")
+    @property
+    def face_embedder(self) -> OnnxEmbedderSettings | None:
+        """The face network of the user's own, None for dlib's. Raises `ValueError` where it cannot be one."""
+        if self.face_embedder_path is None:
+            return None
+        ax, ay, bx, by, cx, cy = self.face_embedder_places
+        return OnnxEmbedderSettings(
+            path=self.face_embedder_path,
+            size=self.face_embedder_size,
+            mean=self.face_embedder_mean,
+            scale=self.face_embedder_scale,
+            channels=self.face_embedder_channels,
+            places=((ax, ay), (bx, by), (cx, cy)),
+            engine=self.face_embedder_engine,
+        )
+
+    @field_validator(
+        "required_modalities",
+        "face_embedder_size",
+        "face_embedder_mean",
+        "face_embedder_places",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
@@ -116,6 +167,7 @@ class Settings(BaseSettings):
             )
         if self.fpir_review < self.fpir_match:
             raise ValueError("fpir_review is smaller than fpir_match: what matches would not be reviewed")
+        _ = self.face_embedder  # wrong ones are refused here
         return self
 
 

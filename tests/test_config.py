@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from capture.face.onnx_embedder import ChannelOrder, OnnxEmbedderSettings
 from capture.sample import Modality
 from rekam.config import Settings, load_settings
 from rekam.errors import InvalidSettings
@@ -67,6 +68,9 @@ def test_any_other_address_needs_it(host: str) -> None:
         ("keep_images", "perhaps"),
         ("required_modalities", "fingerprint,voice"),
         ("required_modalities", ""),
+        ("face_embedder_size", "112"),
+        ("face_embedder_mean", "127.5,dark,0"),
+        ("face_embedder_channels", "grey"),
         ("prot", 7000),
     ],
 )
@@ -100,6 +104,33 @@ def test_required_modalities_are_written_with_commas(
 ) -> None:
     monkeypatch.setenv("REKAM_REQUIRED_MODALITIES", written)
     assert load_settings().required_modalities == read
+
+
+def test_a_face_network_of_ones_own_is_described_by_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().face_embedder is None
+    monkeypatch.setenv("REKAM_FACE_EMBEDDER_PATH", "face.onnx")
+    assert load_settings().face_embedder == OnnxEmbedderSettings(path=Path("face.onnx"))
+    monkeypatch.setenv("REKAM_FACE_EMBEDDER_SIZE", "96,112")
+    monkeypatch.setenv("REKAM_FACE_EMBEDDER_MEAN", "0, 0, 0")
+    monkeypatch.setenv("REKAM_FACE_EMBEDDER_CHANNELS", "bgr")
+    monkeypatch.setenv("REKAM_FACE_EMBEDDER_PLACES", "30,50,66,50,48,70")
+    own = load_settings(face_embedder_scale=1.0).face_embedder
+    assert own is not None
+    assert (own.size, own.mean, own.scale, own.channels) == ((96, 112), (0, 0, 0), 1.0, ChannelOrder.BGR)
+    assert own.places == ((30, 50), (66, 50), (48, 70))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("face_embedder_size", "8,8", "16 to 1024"),
+        ("face_embedder_scale", 0.0, "scale is not 0"),
+        ("face_embedder_places", "1,1,1,1,1,1", "lie apart"),
+    ],
+)
+def test_a_face_network_that_cannot_be_is_refused(name: str, value: object, says: str) -> None:
+    with pytest.raises(InvalidSettings, match=says):
+        load_settings(**{"face_embedder_path": "face.onnx", name: value})
 
 
 def _as_written(default: object) -> str:
