@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from capture.decode import decode_face_image, decode_image, decode_iris_image
 from capture.errors import ImageRefused, TemplateRefused
+from capture.face.embedder import DlibEmbedder
 from capture.face.extract import FaceExtractor
 from capture.face.onnx_embedder import OnnxEmbedder
 from capture.face.template import FaceTemplate
@@ -290,16 +291,16 @@ def _captured(presented: Presented, seen: _Seen) -> Captured:
 
 
 def _own_faces(settings: Settings) -> FaceExtractor | None:
-    """The extractor with the user's own network, None where none is set.
+    """The extractor with what the user set about faces, None where that is nothing.
 
-    Raises `ModelUnavailable` where it cannot be used, `NotCalibrated` where nobody knows what its scores are
-    worth.
+    Raises `ModelUnavailable` where a network cannot be used, `MatchingError` where nobody knows what its
+    scores are worth.
     """
-    own = settings.face_embedder
-    if own is None:
+    own, calibration = settings.face_embedder, settings.face_embedder_calibration
+    if own is None and calibration is None:
         return None
-    embedder = OnnxEmbedder(own)
-    face_calibration(embedder.digest, settings.face_embedder_calibration)
+    embedder = DlibEmbedder() if own is None else OnnxEmbedder(own)
+    face_calibration(embedder.digest, calibration)
     return FaceExtractor(embedder)
 
 
