@@ -13,7 +13,8 @@ from capture.sample import Sample
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import cylinders
 from rekam.peers import MINDTCT_BOZORTH3, bozorth3_chunk, mindtct
-from rekam.prints import Compared, all_pairs, read_print
+from rekam.prints import Compared, read_print
+from rekam.samples import all_pairs
 
 OURS = "Rekam"
 PRINTS = 12

@@ -49,7 +49,8 @@ from matching.error_rates import (
 )
 from matching.errors import MatchingError
 from rekam.errors import RekamError
-from rekam.prints import Compared, EvaluationError, all_pairs, compare_set, print_sets
+from rekam.prints import Compared, compare_set, print_sets
+from rekam.samples import EvaluationError, Scored, all_pairs
 from rekam.written import require_writable, written
 
 if TYPE_CHECKING:
@@ -153,12 +154,12 @@ def report(compared: Sequence[Compared], *, replicates: int = REPLICATES, seed: 
     )
 
 
-def drawn_fingers(compared: Compared, *, replicates: int, seed: int) -> NDArray[np.int64]:
-    """A set's bootstrap replicates, `(replicates, fingers) int64`: how often each finger is drawn.
+def drawn_fingers(compared: Scored, *, replicates: int, seed: int) -> NDArray[np.int64]:
+    """A set's bootstrap replicates, `(replicates, fingers) int64`: how often each finger, or eye, or person.
 
     Every set has a stream of its own, so that its intervals do not depend on the sets beside it.
     """
-    stream = (seed, zlib.crc32(compared.prints.name.encode()))
+    stream = (seed, zlib.crc32(compared.name.encode()))
     fingers = int(compared.pairs.finger_b.max()) + 1
     return resampled_fingers(fingers, replicates=replicates, seed=stream)
 
@@ -209,7 +210,7 @@ def tables(result: Report) -> list[Table]:
     for one in result.sets:
         ppi = "resolution of each file" if one.ppi is None else f"{one.ppi:g} ppi"
         title = f"{one.name}: {one.fingers} fingers, {one.impressions} impressions, {ppi}"
-        table = _table(title, ("FVC protocol", one.fvc_protocol), ("all pairs", one.all_pairs))
+        table = rates_table(title, "finger", ("FVC protocol", one.fvc_protocol), ("all pairs", one.all_pairs))
         failed = f"{len(one.failures)} of {one.impressions}"
         table.add_row("failures to extract", failed, failed)
         table.add_row("mean quality", f"{one.mean_quality:.0f}", f"{one.mean_quality:.0f}")
@@ -217,25 +218,26 @@ def tables(result: Report) -> list[Table]:
             table.add_row(f"feedback {word}", f"{count}", f"{count}")
         found.append(table)
     if len(result.sets) > 1:
-        table = _table(f"{len(result.sets)} sets together", ("all pairs, pooled", result.pooled))
-        table.add_row("mean EER % of the sets, FVC protocol", _percent(result.mean_eer_fvc_protocol))
+        title = f"{len(result.sets)} sets together"
+        table = rates_table(title, "finger", ("all pairs, pooled", result.pooled))
+        table.add_row("mean EER % of the sets, FVC protocol", percent(result.mean_eer_fvc_protocol))
         as_fvc = f"{100 * result.mean_fvc_eer_fvc_protocol:.3f}"
         table.add_row("mean EER % of the sets, FVC protocol, as FVC computes it", as_fvc)
-        table.add_row("mean EER % of the sets, all pairs", _percent(result.mean_eer_all_pairs))
+        table.add_row("mean EER % of the sets, all pairs", percent(result.mean_eer_all_pairs))
         found.append(table)
     return found
 
 
-def _table(title: str, *columns: tuple[str, Rates]) -> Table:
-    table = Table(
-        title=escape(title), title_justify="left", caption="(95 % interval by finger)", caption_justify="left"
-    )
+def rates_table(title: str, subject: str, *columns: tuple[str, Rates]) -> Table:
+    """Rates side by side, with intervals by `subject` (a finger, an eye, a person)."""
+    caption = f"(95 % interval by {subject})"
+    table = Table(title=escape(title), title_justify="left", caption=caption, caption_justify="left")
     table.add_column("")
     for name, _ in columns:
         table.add_column(name, justify="right")
     table.add_row("genuine pairs", *(f"{one.genuine_pairs:,}" for _, one in columns))
     table.add_row("impostor pairs", *(f"{one.impostor_pairs:,}" for _, one in columns))
-    table.add_row("EER %", *(_percent(one.equal_error_rate) for _, one in columns))
+    table.add_row("EER %", *(percent(one.equal_error_rate) for _, one in columns))
     table.add_row(
         "EER % as FVC computes it", *(f"{100 * one.fvc_equal_error_rate:.3f}" for _, one in columns)
     )
@@ -244,16 +246,17 @@ def _table(title: str, *columns: tuple[str, Rates]) -> Table:
         for _, one in columns:
             at = one.fnmr_at_fmr[i]
             needed = f"not supported, needs {at.impostor_pairs_needed:,}"
-            cells.append(needed if at.fnmr is None else _percent(at.fnmr))
+            cells.append(needed if at.fnmr is None else percent(at.fnmr))
         table.add_row(f"FNMR % at FMR {fmr:g}", *cells)
     return table
 
 
-def _percent(figure: Interval) -> str:
+def percent(figure: Interval) -> str:
+    """A rate in % with its interval."""
     return f"{figure.value:.3%} ({figure.low:.2%} to {figure.high:.2%})".replace("%", "")
 
 
-def write_scores(path: Path, compared: Sequence[Compared]) -> None:
+def write_scores(path: Path, compared: Sequence[Scored]) -> None:
     """Write `a,b,genuine,score` for every pair compared.
 
     `a` and `b` are file stems, `<set>/<stem>` where there are several sets. A score is its shortest exact
@@ -263,8 +266,8 @@ def write_scores(path: Path, compared: Sequence[Compared]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("a", "b", "genuine", "score"))
     for result in compared:
-        prefix = f"{result.prints.name}/" if len(compared) > 1 else ""
-        stems = [prefix + impression.stem for impression in result.prints.impressions]
+        prefix = f"{result.name}/" if len(compared) > 1 else ""
+        stems = [prefix + file.stem for file in result.files]
         first, second = all_pairs(len(stems))
         columns = (
             first.tolist(),
@@ -299,14 +302,18 @@ class Curve:
 
 def draw_det(path: Path, compared: Sequence[Compared]) -> None:
     """Write a DET plot as PNG: FNMR over FMR, logarithmic, for every set by all pairs and FVC protocol."""
+    curves = []
+    for i, result in enumerate(compared):
+        curves.append(Curve(f"{result.name}, all pairs", result.pairs, f"C{i}"))
+        curves.append(Curve(f"{result.name}, FVC protocol", result.pairs[result.fvc], f"C{i}", ":", 1.4))
+    write_curves(path, curves)
+
+
+def write_curves(path: Path, curves: Sequence[Curve]) -> None:
+    """Write DET curves as a plot, a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 7), dpi=130, layout="constrained")
-    curves = []
-    for i, result in enumerate(compared):
-        name = result.prints.name
-        curves.append(Curve(f"{name}, all pairs", result.pairs, f"C{i}"))
-        curves.append(Curve(f"{name}, FVC protocol", result.pairs[result.fvc], f"C{i}", ":", 1.4))
     draw_curves(figure.add_subplot(title="Detection error trade-off"), curves)
     png = io.BytesIO()
     figure.savefig(png, format="png")
@@ -414,13 +421,7 @@ def evaluate_fingerprint(
         if cache_folder is not None:
             cache_folder.mkdir(parents=True, exist_ok=True)
         for one in sets:
-            if one.ignored:
-                shown = ", ".join(one.ignored[:5]) + (", ..." if len(one.ignored) > 5 else "")
-                console.print(
-                    f"{one.name}: {len(one.ignored)} other files ignored: {shown}",
-                    markup=False,
-                    soft_wrap=True,
-                )
+            say_ignored(one.name, one.ignored, console)
         compared = [
             compare_set(one, workers=workers, cache_folder=cache_folder, console=console, extractor=extractor)
             for one in sets
@@ -454,6 +455,14 @@ def evaluate_fingerprint(
         return
     for table in tables(result):
         Console(width=max(100, Console().width)).print(table)
+
+
+def say_ignored(name: str, ignored: Sequence[str], console: Console) -> None:
+    """Name files that a set leaves out."""
+    if ignored:
+        shown = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
+        text = f"{name}: {len(ignored)} other files ignored: {shown}"
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def report_json(result: Report, replicates: int, seed: int) -> str:

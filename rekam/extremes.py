@@ -13,7 +13,8 @@ from capture.quality import Feedback
 from matching.error_rates import FAILED
 from rekam.explain import Explanation, Seen, explain_seen
 from rekam.overlap import Overlap, Role
-from rekam.prints import Compared, all_pairs, read_print
+from rekam.prints import Compared, read_print
+from rekam.samples import all_pairs
 
 
 @dataclass(frozen=True, slots=True)

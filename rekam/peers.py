@@ -24,16 +24,8 @@ from capture.fingerprint.extract import to_500_ppi
 from capture.fingerprint.template import MAX_MINUTIAE, Extractor, FingerprintTemplate
 from capture.sample import FingerPosition, Sample
 from matching.error_rates import FAILED, Pairs
-from rekam.prints import (
-    Compared,
-    EvaluationError,
-    all_pairs,
-    all_scores,
-    chunked,
-    mapped,
-    read_print,
-    with_progress,
-)
+from rekam.prints import Compared, all_scores, read_print
+from rekam.samples import EvaluationError, all_pairs, chunked, mapped, with_progress
 
 if TYPE_CHECKING:
     import nbis

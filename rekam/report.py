@@ -47,7 +47,8 @@ from rekam.explain import (
 from rekam.extremes import Extreme, causes, extremes, seen
 from rekam.overlap import Role
 from rekam.peers import MAX_IMPOSTORS, MINDTCT_BOZORTH3, MINDTCT_OURS, peer_pairs, peer_results
-from rekam.prints import Compared, EvaluationError, with_progress
+from rekam.prints import Compared
+from rekam.samples import EvaluationError, with_progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
