@@ -31,7 +31,12 @@ def gallery(seed: int, count: int, valid: float, alike: float) -> tuple[IrisForm
     codes = words(rng.random(shape) < 0.5)
     for i in np.flatnonzero(rng.random(count) < alike):
         wrong = words(rng.random(shape[1]) < rng.uniform(0, 0.6))
-        codes[i] = rotated(own, own_mask, int(rng.integers(-MAX_STEPS - 1, MAX_STEPS + 2)))[0] ^ wrong
+        if rng.random() < 0.7:  # as many as possible in the words that are looked at first, all others right
+            wrong *= np.arange(GROUP_WORDS) < rng.integers(GROUP_WORDS)
+            masks[i] |= rotated(own, own_mask, 0)[1] if rng.random() < 0.5 else ~np.uint64(0)
+        codes[i] = (
+            rotated(own, own_mask, int(rng.choice([0, *range(-MAX_STEPS - 1, MAX_STEPS + 2)])))[0] ^ wrong
+        )
     return form(own, own_mask), codes & masks, masks
 
 
