@@ -7,16 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.calibrate import (
-    Measured,
-    cllr,
-    content_with,
-    fitted,
-    fmr_steps,
-    isotonic_llr,
-    support,
-    upper_count,
-)
 from capture.fingerprint.template import Extractor
 from matching.calibration import FORMAT, Calibration
 from matching.error_rates import Pairs
@@ -32,6 +22,16 @@ from matching.fingerprint.calibration import (
     SCORES as FINGERPRINT,
 )
 from matching.fingerprint.comparison import COMPARISON_VERSION
+from matching.fitting import (
+    Measured,
+    cllr,
+    content_with,
+    fitted,
+    fmr_steps,
+    isotonic_llr,
+    support,
+    upper_count,
+)
 
 SCORES = st.floats(-1, 2, allow_nan=False)
 ONE = (Extractor.LEADER_1, Extractor.LEADER_1)
@@ -183,7 +183,7 @@ def test_failed_extractions_do_not_count() -> None:
     sample = normal_pairs(200, 4)
     failed = sample.score.copy()
     failed[[0, 399]] = -np.inf
-    calibration = fitted([of_detail(replace(sample, score=failed))])
+    calibration = fitted([of_detail(replace(sample, score=failed))], FINGERPRINT)
     assert (calibration.genuine_pairs, calibration.impostor_pairs) == (199, 199)
 
 
@@ -207,8 +207,8 @@ def test_caps_come_from_the_sample() -> None:
 def test_detail_is_corrected_for_and_caps_are_those_of_its_bin() -> None:
     few, many = normal_pairs(2000, 8), normal_pairs(20_000, 9)
     poor, rich = (replace(one, score=one.score + log(n / TYPICAL)) for one, n in ((few, 15), (many, 60)))
-    found = fitted([of_detail(poor, 15), of_detail(rich, 60)], correction=1.0, bins=(20, 40))
-    alike = fitted([of_detail(few), of_detail(many)], bins=())
+    found = fitted([of_detail(poor, 15), of_detail(rich, 60)], FINGERPRINT, correction=1.0, bins=(20, 40))
+    alike = fitted([of_detail(few), of_detail(many)], FINGERPRINT, bins=())
     assert found.llr_scores == pytest.approx(alike.llr_scores)
     assert found.correction == 1.0
     assert found.bins == (20, 40)
@@ -236,11 +236,11 @@ def test_extractors_not_calibrated_together_are_refused() -> None:
 
 def test_a_file_holds_each_pair_of_extractors_once_in_either_order() -> None:
     mixed = (Extractor.LEADER_1, Extractor.FAST_1)
-    sample = fitted([of_detail(normal_pairs(200, 5))])
-    other = fitted([of_detail(normal_pairs(300, 6))])
-    text = content_with({ONE: sample}, ["a"], "")
-    text = content_with({mixed: other}, ["a"], text)
-    text = content_with({mixed: other}, ["a"], text)
+    sample = fitted([of_detail(normal_pairs(200, 5))], FINGERPRINT)
+    other = fitted([of_detail(normal_pairs(300, 6))], FINGERPRINT)
+    text = content_with(FINGERPRINT, {ONE: sample}, ["a"], "")
+    text = content_with(FINGERPRINT, {mixed: other}, ["a"], text)
+    text = content_with(FINGERPRINT, {mixed: other}, ["a"], text)
     assert FINGERPRINT.read(text, *ONE) == sample
     assert FINGERPRINT.read(text, *mixed) == FINGERPRINT.read(text, *reversed(mixed)) == other
     with pytest.raises(NotCalibrated):

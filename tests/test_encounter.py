@@ -82,7 +82,7 @@ def test_fingers_in_another_order_match_and_are_noticed(
     turned = tuple(at(again[(i + 1) % 6], finger) for i, finger in enumerate(SIX))
     found = compared(turned, enrolled)
     assert found.arrangement is Arrangement.REARRANGED
-    assert found.llr > 10
+    assert found.llr > 8
     assert {(SIX.index(s.probe) + 1) % 6 for s in found.shares} == {
         SIX.index(s.reference) for s in found.shares
     }
@@ -183,7 +183,7 @@ def test_mixed_fingers_agree_and_deny(
     mixed = compared((*again[:3], *person(1, 7, SIX)[3:]), enrolled)
     assert mixed.denied
     assert mixed.agreeing > mixed.llr
-    assert mixed.agreeing > 10
+    assert mixed.agreeing > 9
     whole = compared(again, enrolled)
     assert not whole.denied
     assert whole.agreeing < whole.llr
