@@ -8,8 +8,8 @@ import io
 import struct
 import tempfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf, nan
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,10 @@ from rich.console import Console
 from benchmarks.encounters import Fingers, absent, enroll_request, made_up_nik, missing, samples
 from benchmarks.population import person
 from benchmarks.provenance import ROOT
-from capture.sample import FingerPosition
+from capture.face.embedder import DlibEmbedder
+from capture.face.template import FaceTemplate
+from capture.iris.template import GROUP_WORDS, IrisTemplate
+from capture.sample import EyePosition, FingerPosition
 from rekam.v1 import case_pb2, enrollment_pb2, gallery_pb2, identification_pb2, quality_pb2, types_pb2
 
 PAGE = ROOT / "docs" / "hostile_requests.md"
@@ -49,7 +52,15 @@ class Hostile:
 
 def hostile_requests() -> tuple[Hostile, ...]:
     """The table. Nothing in it depends on what the server holds, or changes it."""
-    return (*_images(), *_templates(), *_encounters(), *_identities(), *_lookups(), *_protocol())
+    return (
+        *_images(),
+        *_templates(),
+        *_eyes_and_faces(),
+        *_encounters(),
+        *_identities(),
+        *_lookups(),
+        *_protocol(),
+    )
 
 
 def answer_to(channel: grpc.Channel, hostile: Hostile) -> tuple[str, str]:
@@ -321,6 +332,138 @@ def _with_template(template: bytes) -> enrollment_pb2.EnrollRequest:
     return request
 
 
+# Eyes and faces ---------------------------------------------------------------------------------------
+
+
+def _eyes_and_faces() -> Sequence[Hostile]:
+    noise = np.random.default_rng(SEED).integers(0, 256, (480, 640), dtype=np.uint8)
+    white = _encoded(np.full((480, 640), 255, np.uint8), "PNG")
+    png = _encoded(noise, "PNG")
+    iris, face = _iris().to_bytes(), _face().to_bytes()
+    print_ = _fingers(0)[0].to_bytes()
+    both_ways = bytearray(iris)
+    both_ways[16 : 16 + 256] = b"\xff" * 256  # code bits where the mask has none
+    nan_face = bytearray(face)
+    nan_face[20:24] = struct.pack(">f", nan)
+    long_face = bytearray(face)
+    long_face[20:24] = struct.pack(">f", 5)
+    eye_1, no_left = {"eye": 1}, [_no_eye(2)]
+    refused: list[tuple[str, types_pb2.Sample, str]] = [
+        ("no bytes of an eye", _iris_sample(image=b"", **eye_1), "needs an image or a template"),
+        ("text as an eye", _iris_sample(image=b"#!/bin/sh\n" * 9, **eye_1), "no iris image record"),
+        ("text as a face", _face_sample(image=b"#!/bin/sh\n" * 9), "no face image record"),
+        ("half a PNG as an eye", _iris_sample(image=png[: len(png) // 2], **eye_1), "damaged"),
+        ("half a PNG as a face", _face_sample(image=png[: len(png) // 2]), "damaged"),
+        ("a WSQ as a face", _face_sample(image=b"\xff\xa0" + noise.tobytes()), "no PNG"),
+        (
+            "an eye that claims 60000 x 60000 pixels",
+            _iris_sample(image=_lying_png(60_000, 60_000), **eye_1),
+            "60000 x 60000 pixels",
+        ),
+        (
+            "a face that claims 60000 x 60000 pixels",
+            _face_sample(image=_lying_png(60_000, 60_000)),
+            "60000 x 60000 pixels",
+        ),
+        ("an eye of 17 MiB", _iris_sample(image=png + bytes(17 * 2**20), **eye_1), "more than"),
+        ("an iris record of garbage", _iris_sample(image=b"IIR\0" + png, **eye_1), "iris image record"),
+        ("a face record of garbage", _face_sample(image=b"FAC\0" + png), "face image record"),
+        ("a print as an eye's template", _iris_sample(template=print_, **eye_1), "not a native iris"),
+        ("an eye's template as a face's", _face_sample(template=iris), "not a native face"),
+        ("an eye's template with a flipped bit", _iris_sample(template=_flipped(iris), **eye_1), "checksum"),
+        ("a face's template with a flipped bit", _face_sample(template=_flipped(face)), "checksum"),
+        ("half an eye's template", _iris_sample(template=iris[:200], **eye_1), "announces"),
+        ("half a face's template", _face_sample(template=face[:200]), "announces"),
+        ("a template of the other eye", _iris_sample(eye=2), "of the right eye, not the left eye"),
+        (
+            "an eye's template that is all masked",
+            _iris_sample(template=_iris(valid=False).to_bytes(), **eye_1),
+            "no bits that count",
+        ),
+        (
+            "an eye's template with bits beside its mask",
+            _iris_sample(template=_summed(both_ways, 12), **eye_1),
+            "0 where masked",
+        ),
+        ("a face's template of no number", _face_sample(template=_summed(nan_face, 16)), "length 1"),
+        ("a face's template of another length", _face_sample(template=_summed(long_face, 16)), "length 1"),
+        (
+            "a face's template of a network nobody has",
+            _face_sample(template=replace(_face(), embedder=b"12345678").to_bytes()),
+            "another face embedder",
+        ),
+    ]
+    recaptured: list[tuple[str, types_pb2.Sample, str]] = [
+        ("a white image as an eye", _iris_sample(image=white, **eye_1), "No iris was found"),
+        ("white noise as an eye", _iris_sample(image=png, **eye_1), "No iris was found"),
+        ("a white image as a face", _face_sample(image=white), "No face was found"),
+        ("white noise as a face", _face_sample(image=png), "No face was found"),
+    ]
+
+    def with_one(sample: types_pb2.Sample) -> enrollment_pb2.EnrollRequest:
+        request = _good()
+        request.samples.append(sample)
+        if sample.modality == types_pb2.MODALITY_IRIS:
+            request.missing_eyes.extend(
+                [_no_eye(1)] if sample.eye == types_pb2.EYE_POSITION_LEFT else no_left
+            )
+        return request
+
+    enroll = "EnrollmentService/Enroll"
+    return (
+        *(Hostile(name, enroll, with_one(one), "INVALID_ARGUMENT", says) for name, one, says in refused),
+        *(Hostile(name, enroll, with_one(one), "OK: recapture", says) for name, one, says in recaptured),
+        Hostile(
+            "a face's template, to be judged",
+            "QualityService/Assess",
+            quality_pb2.AssessRequest(sample=_face_sample()),
+            "INVALID_ARGUMENT",
+            "an image is needed",
+        ),
+    )
+
+
+def _iris(*, valid: bool = True) -> IrisTemplate:
+    bits = np.random.default_rng(SEED).integers(0, 2**63, GROUP_WORDS, dtype=np.uint64)
+    mask = np.full(GROUP_WORDS, 0xFFFF_FFFF_FFFF_0000 if valid else 0, dtype=np.uint64)
+    return IrisTemplate(bits & mask, mask, EyePosition.RIGHT, 60)
+
+
+def _face() -> FaceTemplate:
+    vector = np.random.default_rng(SEED).normal(size=128)
+    return FaceTemplate((vector / np.linalg.norm(vector)).astype(np.float32), 60, DlibEmbedder().digest)
+
+
+def _iris_sample(**fields: object) -> types_pb2.Sample:
+    """An eye's template, or what the fields say; a template of the right eye fits `eye=1`."""
+    made = types_pb2.Sample(modality=types_pb2.MODALITY_IRIS, template=_iris().to_bytes())
+    return _with(made, fields)
+
+
+def _face_sample(**fields: object) -> types_pb2.Sample:
+    return _with(types_pb2.Sample(modality=types_pb2.MODALITY_FACE, template=_face().to_bytes()), fields)
+
+
+def _with(sample: types_pb2.Sample, fields: Mapping[str, object]) -> types_pb2.Sample:
+    for field, value in fields.items():
+        setattr(sample, field, value)
+    return sample
+
+
+def _no_eye(eye: int, reason: int = 4) -> types_pb2.MissingEye:
+    return types_pb2.MissingEye(position=types_pb2.EyePosition.ValueType(eye), reason=_reason(reason))
+
+
+def _flipped(template: bytes) -> bytes:
+    return template[:40] + bytes([template[40] ^ 1]) + template[41:]
+
+
+def _summed(template: bytearray, at: int) -> bytes:
+    """The template with the checksum at `at` put right: only what it says is wrong."""
+    body = bytes(template[:at] + template[at + 4 :])
+    return bytes(template[:at]) + struct.pack(">I", zlib.crc32(body)) + bytes(template[at + 4 :])
+
+
 # Encounters -------------------------------------------------------------------------------------------
 
 
@@ -348,13 +491,13 @@ def _encounters() -> Sequence[Hostile]:
     eleven = [sample(finger=0) for _ in range(11)]
     wrong = [types_pb2.Sample(modality=_modality(7), finger=_finger(99), ppi=nan) for _ in range(10)]
     undeclared = [types_pb2.MissingFinger(position=_finger(p)) for p in range(1, 11)]
-    row("no samples", "1 to 10 fingers", samples=[])
-    row("eleven samples", "1 to 10 fingers, not 11", samples=eleven)
+    row("no samples", "1 to 13 fingers, eyes and faces", samples=[])
+    row("eleven fingers", "10 fingers at most, not 11", samples=eleven)
     row("a thousand samples", "not 1000", samples=[sample() for _ in range(1000)])
     row("the right index twice", "presented 2 times", samples=[one, one])
     row("ten samples wrong in every way", "99 is no finger", samples=wrong)
-    row("no modality", "fingerprints only", samples=[sample(modality=0), other])
-    row("modality 7, of a later release", "fingerprints only", samples=[sample(modality=7), other])
+    row("no modality", "fingerprint, iris or face", samples=[sample(modality=0), other])
+    row("modality 7, of a later release", "fingerprint, iris or face", samples=[sample(modality=7), other])
     row("finger 13, a slap", "13 is no finger", samples=[sample(finger=13), other])
     row("finger -1", "-1 is no finger", samples=[sample(finger=-1), other])
     row(
@@ -376,6 +519,43 @@ def _encounters() -> Sequence[Hostile]:
     row(
         "a thousand missing fingers", "10 fingers at most", missing=missing([FingerPosition.LEFT_RING] * 1000)
     )
+    right, left, portrait = _iris_sample(eye=1), _iris_sample(eye=2), _face_sample()
+    third = _iris_sample(eye=0)
+    row("a finger with an eye's position", "eye: does not belong", samples=[sample(eye=1), other])
+    row(
+        "an eye with a finger's position",
+        "finger: does not belong",
+        samples=[one, other, _iris_sample(finger=1)],
+    )
+    row("a face with an eye's position", "eye: does not belong", samples=[one, other, _face_sample(eye=2)])
+    row("eye 3", "3 is no eye", samples=[one, other, _iris_sample(eye=3)])
+    row("eye -1", "-1 is no eye", samples=[one, other, _iris_sample(eye=-1)])
+    row("three eyes", "2 eyes at most, not 3", samples=[one, other, right, left, third])
+    row("two faces", "1 face at most, not 2", samples=[one, other, portrait, portrait])
+    row("the right eye twice", "the right eye is presented 2 times", samples=[one, other, right, right])
+    row("one eye, and nothing of the other", "missing: left eye", samples=[one, other, right])
+    row("a missing eye that is none", "position: is required", missing_eyes=[_no_eye(0)])
+    row("a missing eye 9", "9 is no eye", missing_eyes=[_no_eye(9)])
+    row("an eye missing for no reason", "reason: is required", missing_eyes=[_no_eye(1, 0)])
+    row(
+        "an eye missing twice",
+        "the left eye is declared missing twice",
+        missing_eyes=[_no_eye(2), _no_eye(2)],
+    )
+    row("a thousand missing eyes", "2 eyes at most", missing_eyes=[_no_eye(1)] * 1000)
+    row(
+        "an eye presented and declared missing",
+        "presented and declared missing: right eye",
+        samples=[one, other, right],
+        missing_eyes=[_no_eye(1), _no_eye(2)],
+    )
+    row(
+        "a face presented and declared missing",
+        "presented and declared missing: the face",
+        samples=[one, other, portrait],
+        missing_face=4,
+    )
+    row("a face missing for reason 9", "missing_face: 9 is not known", missing_face=9)
     row("no request id", "request_id", request_id="")
     row("a request id of 65 characters", "1 to 64", request_id="x" * 65)
     row("a request id with control characters", "printable ASCII", request_id="a\x00b\x1b[2J")
@@ -576,7 +756,7 @@ def _lookups() -> Sequence[Hostile]:
             identify,
             identification_pb2.IdentifyRequest(),
             "INVALID_ARGUMENT",
-            "1 to 10 fingers",
+            "1 to 13 fingers",
         ),
         Hostile(
             "a search without 101 subjects",
