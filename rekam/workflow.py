@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from capture.fingerprint.template import FingerprintTemplate
+from capture.iris.template import GROUP_WORDS, IrisTemplate
 from capture.quality import Feedback, Quality
 from capture.sample import EyePosition, FingerPosition
 from matching.decision import Reason, Thresholds, candidate_of, decide, notices
@@ -520,7 +521,9 @@ def _warm_up() -> None:
         position=FingerPosition.RIGHT_INDEX,
         quality=50,
     )
-    form = encounter_form([template])
+    words = np.arange(2 * GROUP_WORDS, dtype=np.uint64)
+    iris = IrisTemplate(words, np.full(len(words), 2**64 - 1, dtype=np.uint64), EyePosition.RIGHT, quality=50)
+    form = encounter_form([template], [iris])
     compare_encounters(form, form)
     gallery = FingerprintGallery()
     # Beyond a shortlist of subjects, a search votes.
