@@ -29,7 +29,8 @@ from capture.fingerprint.template import FingerprintTemplate
 from capture.sample import FingerPosition
 from matching.encounter import EncounterForm, encounter_form
 from matching.fingerprint.comparison import similarity
-from matching.gallery import PARAMS, FingerprintGallery, Match
+from matching.fingerprint.shelf import PARAMS as FINGER_PARAMS
+from matching.gallery import PARAMS, Gallery, Match
 
 RESULT = ROOT / "benchmarks" / "results" / "identify.json"
 SEED = 2026
@@ -92,9 +93,9 @@ def real_people(data: Path, cache: Path | None) -> dict[str, list[Person]]:
     return found
 
 
-def build(count: int, real: dict[str, list[Person]]) -> FingerprintGallery:
+def build(count: int, real: dict[str, list[Person]]) -> Gallery:
     """The synthetic population and the first impressions of the real people."""
-    gallery = FingerprintGallery()
+    gallery = Gallery()
     for i, templates in enumerate(track(people(count, SEED), "enrolling synthetic people", total=count)):
         gallery.add(i, i, encounter_form(templates))
     for i, impressions in enumerate(p for group in real.values() for p in group):
@@ -103,7 +104,7 @@ def build(count: int, real: dict[str, list[Person]]) -> FingerprintGallery:
 
 
 def meet(
-    tally: Tally, gallery: FingerprintGallery, templates: Encounter, mate: int | None, *, oracle: bool
+    tally: Tally, gallery: Gallery, templates: Encounter, mate: int | None, *, oracle: bool
 ) -> None:
     """One probe: identified, timed, and compared with the oracle."""
     began = time.process_time()
@@ -158,7 +159,7 @@ def impostor_quantile(forms: list[EncounterForm], rng: np.random.Generator, pair
     return float(np.quantile(scores, 0.999))
 
 
-def bytes_a_finger(gallery: FingerprintGallery, count: int) -> list[int]:
+def bytes_a_finger(gallery: Gallery, count: int) -> list[int]:
     """What each finger of the first people holds.
 
     A cylinder: 184 bytes packed, 8 of place, 4 of finger, 16 + 8 in the index; objects and tables besides.
@@ -170,7 +171,7 @@ def measure(data: Path, cache: Path | None, count: int, oracle: int, kept: Path 
     """Everything, as JSON values; `oracle` limits the real probes of a kind that meet everybody."""
     real = real_people(data, cache)
     if kept and kept.exists():
-        gallery = FingerprintGallery.load(kept)
+        gallery = Gallery.load(kept)
     else:
         gallery = build(count, real)
         if kept:
@@ -215,7 +216,7 @@ def measure(data: Path, cache: Path | None, count: int, oracle: int, kept: Path 
         "command": f"python -m benchmarks.identify --people {count}",
         **provenance(),
         "encounters": len(gallery),
-        "parameters": asdict(PARAMS),
+        "parameters": asdict(PARAMS) | asdict(FINGER_PARAMS),
         "probes": {name: tally.summary() for name, tally in tallies.items()},
         "impostor_score_quantile_999": {
             "synthetic": impostor_quantile([gallery.form(i) for i in range(min(count, 1000))], rng, pairs),

@@ -74,7 +74,7 @@ def test_a_thin_finger_is_found_without_votes(
     prints, others = person(500, 5, FOUR), person(501, 5, FOUR)
     gallery.add(2000, 700, encounter_form([thin(prints[1])]))
     gallery.add(2001, 701, encounter_form([others[0], thin(others[1]), *others[2:]]))
-    monkeypatch.setattr("matching.gallery.votes", lambda *a: np.zeros(a[-1], dtype=np.float32))
+    monkeypatch.setattr("matching.fingerprint.shelf.votes", lambda *a: np.zeros(a[-1], dtype=np.float32))
     gallery.save(tmp_path)
     for holder in (gallery, FingerprintGallery.load(tmp_path)):
         # 1. An encounter that is thin altogether is found by a probe of many fingers, and of one.
@@ -89,7 +89,7 @@ def test_a_thin_finger_is_found_without_votes(
 def test_a_thin_probe_is_compared_with_everybody(
     gallery: FingerprintGallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("matching.gallery.votes", lambda *a: np.zeros(a[-1], dtype=np.float32))
+    monkeypatch.setattr("matching.fingerprint.shelf.votes", lambda *a: np.zeros(a[-1], dtype=np.float32))
     for i in (3, 30, 59):
         assert gallery.search(encounter_form([thin(person(i, 5, FOUR)[1])]))[0].subject == 100 + i
 
@@ -222,7 +222,7 @@ def test_templates_of_two_extractors_live_in_one_gallery(gallery: FingerprintGal
 def test_an_index_of_an_older_format_is_refused(gallery: FingerprintGallery, tmp_path: Path) -> None:
     gallery.save(tmp_path)
     manifest = tmp_path / "gallery.json"
-    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 1'))
     with pytest.raises(GalleryDamaged, match="another version"):
         FingerprintGallery.load(tmp_path)
 

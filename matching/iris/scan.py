@@ -100,7 +100,8 @@ def _rotations(probe: IrisForm) -> tuple[Words, Words, NDArray[np.int64], NDArra
     order = np.argsort(-valid.sum(axis=1), kind="stable")
     valid = valid[order]
     rest = valid[::-1].cumsum(axis=0)[::-1]
-    return codes[order], masks[order], order.astype(np.int64), np.ascontiguousarray(rest)
+    codes, masks, rest = (np.ascontiguousarray(part) for part in (codes[order], masks[order], rest))
+    return codes, masks, order.astype(np.int64), rest
 
 
 def _vectors(context, builder, signature, arguments, names):
