@@ -36,9 +36,9 @@ _ONE_AT_A_TIME = Lock()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectedFace:
-    """A face's square in pixels of the image, and how sure the first detector is, 0 where the second found it.
+    """A face's square in pixels of the image, and how sure the first detector is, 0 if the second found it.
 
-    It has found few with less than 0.5 and most with more than 1.5.
+    Of the portraits of LFW, 1 in 100 has less than 0.4 and half have more than 1.8.
     """
 
     left: float
@@ -73,8 +73,8 @@ class FaceFinder:
     def faces(self, image: NDArray[np.uint8]) -> tuple[DetectedFace, ...]:
         """All faces of `image` `(H, W, 3) uint8`, surest first.
 
-        Cost: 6 ms for 250 x 250 pixels, 30 ms for a large portrait; 500 ms more where the first detector finds
-        none.
+        Cost: 6 ms for 250 x 250 pixels, 40 ms for a large portrait; 400 ms more where the first detector
+        finds none.
         """
         longest = max(image.shape[:2])
         small, back = _resized(image, min(1.0, self._params.longest / longest))

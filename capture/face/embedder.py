@@ -18,8 +18,7 @@ from capture.face.resnet_graph import INPUT_SIDE, resnet_graph
 from capture.face.template import EMBEDDER_BYTES
 from capture.face.weights import Weights
 
-# Where dlib's training put the corners of the eyes and the base of the nose, as shares of the face, and how
-# much it left around.
+# Where dlib's training put the corners of the eyes and the base of the nose, as shares of the face.
 _PLACES = np.array(
     [
         (0.8595674595992, 0.2134981538014),
@@ -29,9 +28,11 @@ _PLACES = np.array(
         (0.4901123135679, 0.6277975316475),
     ]
 )
-_MARGIN = 0.25
+# How much is left around the face, as a share of it: what dlib's training left, then a little less and more.
+_MARGINS = (0.25, 0.2, 0.3)
+_STEADY = (1.9, 2.75)
 # Changed with everything that changes the vectors.
-_RECIPE = b"dlib resnet v1, crop and mirror image, 1"
+_RECIPE = b"dlib resnet v1, three margins and their mirror images, 1"
 
 
 class FaceEmbedder(Protocol):
@@ -40,6 +41,10 @@ class FaceEmbedder(Protocol):
     @property
     def digest(self) -> bytes:
         """Eight bytes that name the model and how its input is made."""
+
+    @property
+    def steady(self) -> tuple[float, float] | None:
+        """Steadiness (see `FaceMeasures`) of the worst faces and of the best; None where not known."""
 
     def crops(self, image: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> NDArray[np.uint8]:
         """What the network sees, `(n, h, w, 3) uint8` RGB, the plain upright crop first.
@@ -67,11 +72,20 @@ class DlibEmbedder:
         """Of the weights and the recipe of the crops."""
         return self._digest
 
+    @property
+    def steady(self) -> tuple[float, float]:
+        """The range over the portraits of LFW."""
+        return _STEADY
+
     def crops(self, image: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """The face and its mirror image, `(2, 150, 150, 3) uint8`. Cost: 1 ms."""
-        motion = similarity(landmarks, (_PLACES + _MARGIN) / (1 + 2 * _MARGIN) * INPUT_SIDE)
+        """The face with three margins, and the mirror images, `(6, 150, 150, 3) uint8`. Cost: 1 ms."""
         size = (INPUT_SIDE, INPUT_SIDE)
-        return np.stack([cut_out(image, motion, size, mirrored=mirrored) for mirrored in (False, True)])
+        motions = [
+            similarity(landmarks, (_PLACES + margin) / (1 + 2 * margin) * INPUT_SIDE) for margin in _MARGINS
+        ]
+        return np.stack(
+            [cut_out(image, motion, size, mirrored=way) for motion in motions for way in (False, True)]
+        )
 
     def vectors(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """`(n, 128) float32`. Cost: 7 ms each."""

@@ -1,13 +1,13 @@
 """Portrait to face template: the pipeline, top to bottom."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capture.face.detection import DetectedFace, FaceFinder
 from capture.face.embedder import DlibEmbedder, FaceEmbedder
-from capture.face.quality import no_face, portrait_quality
+from capture.face.quality import face_measures, no_face, portrait_quality
 from capture.face.template import FaceTemplate
 from capture.quality import Quality
 from capture.sample import FaceSample
@@ -54,15 +54,17 @@ class FaceExtractor:
         faces = picked_first(self._finder.faces(image), image.shape[1], image.shape[0])
         trace("detections", _rows(faces))
         if not faces:
-            return FaceExtraction(None, no_face(image))
+            return FaceExtraction(None, no_face())
         landmarks = self._finder.landmarks(image, faces[0])
         trace("landmarks", landmarks.astype(np.float32))
         crops = self._embedder.crops(image, landmarks)
         trace("aligned", crops[0])
         vectors = self._embedder.vectors(crops)
+        quality = portrait_quality(face_measures(image, faces, landmarks, vectors), self._embedder.steady)
         vector = one_direction(vectors)
+        if vector is None:
+            return FaceExtraction(None, replace(quality, score=0, usable=False))
         trace("vector", vector)
-        quality = portrait_quality(image, faces, landmarks, vectors)
         return FaceExtraction(FaceTemplate(vector, quality.score, self._embedder.digest), quality)
 
 
@@ -80,10 +82,12 @@ def picked_first(faces: tuple[DetectedFace, ...], width: int, height: int) -> tu
     return tuple(sorted(faces, key=lambda face: (-prominence(face), face.left, face.top)))
 
 
-def one_direction(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean of `(n, D)` vectors at length 1."""
+def one_direction(vectors: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """The mean of `(n, D)` vectors at length 1; None where they cancel out."""
     mean = vectors.astype(np.float64).mean(axis=0)
     length = float(np.linalg.norm(mean))
+    if length < 1e-6:
+        return None
     direction: NDArray[np.float32] = (mean / length).astype(np.float32)
     return direction
 

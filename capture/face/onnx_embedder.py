@@ -113,6 +113,10 @@ class OnnxEmbedder:
         return self._digest
 
     @property
+    def steady(self) -> None:
+        """Not known of this network."""
+
+    @property
     def engine(self) -> Engine:
         """What runs the network."""
         return self._network.engine
@@ -177,7 +181,7 @@ def _takes_channels_first(session: onnxruntime.InferenceSession, settings: OnnxE
         if all(have == want for have, want in zip(shape, wanted, strict=True) if isinstance(have, int)):
             return first
     raise ModelUnavailable(
-        f"{name} takes {shape}: it needs N x 3 x {height} x {width} or N x {height} x {width} x 3, N 1 or open"
+        f"{name} takes {shape}: it needs N x 3 x {height} x {width} or N x {height} x {width} x 3"
     )
 
 
