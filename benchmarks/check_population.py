@@ -50,7 +50,8 @@ from matching.error_rates import Pairs
 from matching.fingerprint import comparison
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import Cylinders, cylinders
-from rekam.prints import Compared, all_pairs, compare_set, print_set
+from rekam.prints import Compared, compare_set, print_set
+from rekam.samples import all_pairs
 
 # CrossMatch counts fingers from the left little finger (01) to the right little finger (10).
 CROSSMATCH_POSITIONS = {
@@ -293,17 +294,19 @@ def fitted(
         console.print(f"divergence gain {gain:g}: impostors {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
     params = min(tried)[2]
 
-    # 3. how much impressions differ
+    # 3. how much impressions differ: least squares, the logarithms taken as straight between what is tried
     quantiles = (0.25, 0.5)  # the lower ones rest on a few fingers
     wanted = np.quantile(learnt.pairs.score[learnt.pairs.genuine], quantiles)
-    judged = []
-    for factor in (0.95, 1.05, 1.15):
-        noise = scaled(Noise(), factor)
-        made = synthetic(params, noise, FIT_SEED, 100, 2_000, workers).one
+    factors, errors = (0.9, 1.0, 1.1), []
+    for factor in factors:
+        made = synthetic(params, scaled(Noise(), factor), FIT_SEED, 300, 2_000, workers).one
         ratios = np.quantile(made.score[made.genuine], quantiles) / wanted
-        judged.append((float(np.sum(np.log(ratios) ** 2)), factor, noise))
+        errors.append(np.log(ratios))
         console.print(f"noise x {factor:g}: genuine {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
-    noise = min(judged)[2]
+    slope, offset = np.polyfit(factors, np.array(errors), 1)
+    best = float(np.clip(-slope @ offset / (slope @ slope), factors[0], factors[-1]))
+    noise = scaled(Noise(), round(best, 2))
+    console.print(f"noise x {best:.2f} taken")
 
     # 4. the density on the small scanners
     scanners = {}
