@@ -1,6 +1,7 @@
 """The codec: every fault of a request at once, and every domain value its word in the contract."""
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from enum import Enum
 
@@ -12,22 +13,44 @@ from hypothesis import strategies as st
 
 from benchmarks.encounters import enroll_request, made_up_nik
 from capture.quality import Feedback, Quality
-from capture.sample import FingerPosition
+from capture.sample import EyePosition, FingerPosition, Modality
 from matching.decision import Decision, Reason
-from matching.encounter import Arrangement, EncounterComparison, FingerShare
+from matching.encounter import (
+    Arrangement,
+    EncounterComparison,
+    EyeArrangement,
+    FaceShare,
+    FingerShare,
+    IrisShare,
+)
 from rekam import codec
 from rekam.errors import InvalidRequest
-from rekam.exchange import Evidence, Match, Missing, MissingReason, Person, Recorded, RecordedFinger
+from rekam.exchange import (
+    Evidence,
+    Match,
+    Missing,
+    MissingEye,
+    MissingReason,
+    Person,
+    Recorded,
+    RecordedFace,
+    RecordedFinger,
+    RecordedIris,
+)
 from rekam.nik import NikWarning, NikWarningKind, Sex
-from rekam.store import CaseState, EncounterState, Resolution
+from rekam.recorded import EVIDENCE
+from rekam.store import CaseState, EncounterState, Resolution, modality_of
 from rekam.v1 import case_pb2, enrollment_pb2, gallery_pb2, identification_pb2, quality_pb2, types_pb2
 from rekam.workflow import _RECORDED
+from tests.bodies import body, enroll_body
 from tests.service import fingers
 
 ENUMS = [
     (Decision, types_pb2.Decision.DESCRIPTOR),
     (Reason, types_pb2.Reason.DESCRIPTOR),
     (Arrangement, types_pb2.Arrangement.DESCRIPTOR),
+    (EyeArrangement, types_pb2.EyeArrangement.DESCRIPTOR),
+    (Modality, types_pb2.Modality.DESCRIPTOR),
     (MissingReason, types_pb2.MissingReason.DESCRIPTOR),
     (EncounterState, types_pb2.EncounterState.DESCRIPTOR),
     (CaseState, case_pb2.CaseState.DESCRIPTOR),
@@ -51,6 +74,39 @@ def test_finger_positions_have_the_same_codes() -> None:
         int(p): f"FINGER_POSITION_{'UNSPECIFIED' if p is FingerPosition.UNKNOWN else p.name}"
         for p in FingerPosition
     }
+
+
+def test_eye_positions_have_the_same_codes() -> None:
+    in_contract = {v.number: v.name for v in types_pb2.EyePosition.DESCRIPTOR.values}
+    assert in_contract == {
+        int(p): f"EYE_POSITION_{'UNSPECIFIED' if p is EyePosition.UNKNOWN else p.name}" for p in EyePosition
+    }
+
+
+def test_an_enrolment_of_every_modality_is_read_completely() -> None:
+    request = enroll_body("r", 0, replace(body(0), irises=body(0).irises[1:]))
+    _, presentation = codec.read_enroll(request)
+    positions = [s.position for s in presentation.samples]
+    assert [modality_of(p) for p in positions] == [Modality.FINGERPRINT] * 4 + [Modality.IRIS, Modality.FACE]
+    assert positions[4:] == [EyePosition.LEFT, None]
+    assert presentation.missing_eyes == (MissingEye(EyePosition.RIGHT, MissingReason.NOT_CAPTURED),)
+    assert presentation.missing_face is None
+    request = enroll_body("r", 0, replace(body(0), face=None))
+    assert codec.read_enroll(request)[1].missing_face is MissingReason.NOT_CAPTURED
+
+
+@pytest.mark.parametrize(
+    ("modality", "field"), [("FINGERPRINT", "eye"), ("IRIS", "finger"), ("FACE", "finger"), ("FACE", "eye")]
+)
+def test_a_position_belongs_to_its_modality(modality: str, field: str) -> None:
+    sample = types_pb2.Sample(modality=types_pb2.Modality.Value(f"MODALITY_{modality}"), template=b"t")
+    setattr(sample, field, 1)
+    with pytest.raises(InvalidRequest) as caught:
+        codec.read_identify(identification_pb2.IdentifyRequest(samples=[sample]))
+    assert [path for path, _ in caught.value.violations] == [f"samples[0].{field}"]
+    # A position of 0 says nothing, whatever the client calls it.
+    setattr(sample, field, 0)
+    codec.read_identify(identification_pb2.IdentifyRequest(samples=[sample]))
 
 
 def test_an_enrolment_is_read_completely() -> None:
@@ -124,6 +180,32 @@ COMPARISON = EncounterComparison(
 )
 
 
+SHARES = EncounterComparison(
+    7.5,
+    Arrangement.AS_DECLARED,
+    (),
+    irises=(IrisShare(EyePosition.RIGHT, EyePosition.LEFT, 0.75, 4.0, 1e-4, 1500),),
+    eyes=EyeArrangement.EYES_SWAPPED,
+    face=FaceShare(0.9, 2.5, 1e-3),
+    fingers_llr=-3.0,
+    irises_llr=8.0,
+    face_llr=2.5,
+)
+
+
+def of_every_modality() -> Recorded:
+    first = recorded()
+    person = Person("s-1", "e-0", made_up_nik(1), False, SHARES)
+    return replace(
+        first,
+        irises=(RecordedIris(EyePosition.LEFT, 70, 1400, True),),
+        face=RecordedFace(60, False),
+        missing_eyes=(MissingEye(EyePosition.RIGHT, MissingReason.BANDAGED),),
+        missing_face=MissingReason.NOT_CAPTURED,
+        evidence=replace(first.evidence, candidates=(person,)),
+    )
+
+
 def recorded(llr: float = 5.25) -> Recorded:
     comparison = EncounterComparison(llr, COMPARISON.arrangement, COMPARISON.shares)
     return Recorded(
@@ -155,6 +237,51 @@ def test_a_stored_answer_says_what_the_first_said(llr: float) -> None:
     again = _RECORDED.validate_json(_RECORDED.dump_json(first))
     assert again == first
     assert codec.write_encounter(again) == codec.write_encounter(first)
+
+
+def test_a_stored_answer_keeps_eyes_and_face() -> None:
+    first = of_every_modality()
+    again = _RECORDED.validate_json(_RECORDED.dump_json(first))
+    assert again == first
+    assert type(again.irises[0].position) is EyePosition
+    e = codec.write_encounter(again)
+    assert e == codec.write_encounter(first)
+    [iris] = e.irises
+    assert (iris.position, iris.quality, iris.bits, iris.image_kept) == (2, 70, 1400, True)
+    assert (e.face.quality, e.face.image_kept) == (60, False)
+    [eye] = e.missing_eyes
+    assert (eye.position, eye.reason) == (1, types_pb2.MISSING_REASON_BANDAGED)
+    assert e.missing_face == types_pb2.MISSING_REASON_NOT_CAPTURED
+    [candidate] = e.evidence.candidates
+    [share] = candidate.irises
+    assert (share.probe, share.reference, share.bits) == (1, 2, 1500)
+    assert (share.score, share.llr, share.fmr) == (0.75, 4.0, 1e-4)
+    assert candidate.eyes == types_pb2.EYE_ARRANGEMENT_EYES_SWAPPED
+    assert (candidate.face.score, candidate.face.llr, candidate.face.fmr) == (0.9, 2.5, 1e-3)
+    assert (candidate.fingers_llr, candidate.irises_llr, candidate.face_llr) == (-3, 8, 2.5)
+    assert list(candidate.conflict) == [types_pb2.MODALITY_FINGERPRINT]
+
+
+# As the first release, which knew fingers only, wrote it into the database.
+OF_THE_FIRST_RELEASE = b"""{"encounter_id":"e-1","subject_id":null,"nik":"3201010101900001",
+"decision":"review","reasons":["other_subject_uncertain","hands_swapped"],"state":"held",
+"created_at":"2026-01-02T03:04:05.678901Z","fingers":[{"position":1,"quality":80,"minutiae":40,
+"image_kept":true}],"missing":[{"position":9,"reason":"amputated"}],"evidence":{"candidates":[
+{"subject_id":null,"encounter_id":"e-0","nik":"3201010101900002","held":true,"comparison":{"llr":5.25,
+"arrangement":"hands_swapped","shares":[{"probe":1,"reference":6,"score":0.25,"llr":4.5,"fmr":0.0001,
+"cylinders":30}]}}],"match_llr":6.0,"review_llr":4.0,"verify_llr":3.0,"gallery_encounters":7,
+"nik_known":false,"nik_warnings":[{"kind":"sex_differs","text":"odd"}]},"case_id":"c-1"}"""
+
+
+def test_an_answer_of_the_first_release_is_still_understood() -> None:
+    old = _RECORDED.validate_json(OF_THE_FIRST_RELEASE)
+    assert old == recorded()
+    assert old.evidence.candidates[0].comparison.fingers_llr == 5.25
+    e = codec.write_encounter(old)
+    assert (list(e.irises), e.HasField("face"), e.missing_face) == ([], False, 0)
+    [candidate] = e.evidence.candidates
+    assert candidate.eyes == types_pb2.EYE_ARRANGEMENT_UNSPECIFIED
+    assert EVIDENCE.validate_json(EVIDENCE.dump_json(old.evidence)) == old.evidence
 
 
 def test_an_encounter_is_written_completely() -> None:
