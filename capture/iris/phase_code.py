@@ -26,12 +26,12 @@ class Params:
     surroundings that must be iris.
     """
 
-    wavelengths: tuple[float, ...] = (24.0, 40.0)
+    wavelengths: tuple[float, ...] = (24.0, 12.0)
     spread: float = 0.4
     first_row: int = 4
-    last_row: int = 48
-    ground: int = 51
-    fragile: float = 0.1
+    last_row: int = 50
+    ground: int = 61
+    fragile: float = 0.2
     least: float = 0.6
 
 

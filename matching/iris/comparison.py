@@ -33,7 +33,7 @@ _Words = NDArray[np.uint64]
 class Params:
     """`usual`: share of a code's bits that two good eyes have in common; distances are normalised to it."""
 
-    usual: float = 0.5
+    usual: float = 0.25
 
 
 PARAMS = Params()
