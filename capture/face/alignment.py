@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Below this scale a face is reduced by averaging first: interpolation would skip most of its pixels.
+# Below this scale a face is reduced by averaging first: interpolation would skip most of its pixels. What
+# shrinks by more than the other is no face.
 _REDUCE = 0.6
+_VANISHES = 1e-3
 
 
 def similarity(points: NDArray[np.float64], onto: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -32,7 +34,7 @@ def cut_out(
     """
     width, height = size
     scale = float(np.hypot(motion[0, 0], motion[1, 0]))
-    if 0 < scale < _REDUCE:
+    if _VANISHES < scale < _REDUCE:
         image, motion = _reduced(image, motion, size, scale)
     if mirrored:
         motion = np.array([[-1.0, 0.0], [0.0, 1.0]]) @ motion

@@ -22,11 +22,15 @@ from capture.face.weights import Weights
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """Longest side, in pixels, of the image searched: at most `longest`, then exactly `second`."""
+    """Longest side, in pixels, of the image searched: at most `longest`, then exactly `second`.
+
+    `narrowest`: shortest side of what the second detector takes; a face does not fit into less.
+    """
 
     longest: int = 640
     second: int = 300
     max_enlarged: float = 4.0
+    narrowest: int = 40
 
 
 _PARAMS = Params()
@@ -83,6 +87,8 @@ class FaceFinder:
         found = [_face(square, back, float(score)) for square, score in zip(squares, scores, strict=True)]
         if not found:
             small, back = _resized(image, min(self._params.second / longest, self._params.max_enlarged))
+            if min(small.shape[:2]) < self._params.narrowest:
+                return ()
             with _ONE_AT_A_TIME:
                 found = [_face(one.rect, back, 0.0) for one in self._models.second(small, 0)]
         return tuple(sorted(found, key=lambda face: (-face.score, face.left, face.top)))
