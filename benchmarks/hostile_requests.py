@@ -388,6 +388,11 @@ def _eyes_and_faces() -> Sequence[Hostile]:
         ("a face's template of no number", _face_sample(template=_summed(nan_face, 16)), "length 1"),
         ("a face's template of another length", _face_sample(template=_summed(long_face, 16)), "length 1"),
         (
+            "a face's template of three values",
+            _face_sample(template=_face(values=3).to_bytes()),
+            "128 values, not 3",
+        ),
+        (
             "a face's template of a network nobody has",
             _face_sample(template=replace(_face(), embedder=b"12345678").to_bytes()),
             "another face embedder",
@@ -429,8 +434,8 @@ def _iris(*, valid: bool = True) -> IrisTemplate:
     return IrisTemplate(bits & mask, mask, EyePosition.RIGHT, 60)
 
 
-def _face() -> FaceTemplate:
-    vector = np.random.default_rng(SEED).normal(size=128)
+def _face(values: int = 128) -> FaceTemplate:
+    vector = np.random.default_rng(SEED).normal(size=values)
     return FaceTemplate((vector / np.linalg.norm(vector)).astype(np.float32), 60, DlibEmbedder().digest)
 
 

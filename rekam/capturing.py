@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from typing import TypeVar
 
+import numpy as np
+
 from capture.decode import decode_face_image, decode_image, decode_iris_image
 from capture.errors import ImageRefused, TemplateRefused
-from capture.face.embedder import DlibEmbedder
+from capture.face.embedder import DlibEmbedder, FaceEmbedder
 from capture.face.extract import FaceExtractor
 from capture.face.onnx_embedder import OnnxEmbedder
 from capture.face.template import FaceTemplate
@@ -70,6 +72,19 @@ class _Seen:
     sample: Sample | IrisSample | FaceSample
     template: Template | None
     quality: Quality
+
+
+class _Faces:
+    """The extractor of faces, and how many values its embedder gives."""
+
+    __slots__ = ("extractor", "values")
+
+    def __init__(self, embedder: FaceEmbedder) -> None:
+        self.extractor = FaceExtractor(embedder)
+        picture = np.zeros((200, 200, 3), dtype=np.uint8)
+        # Outer and inner corner of the left eye, of the right eye, base of the nose.
+        landmarks = np.array([(140.0, 80.0), (120.0, 80.0), (60.0, 80.0), (80.0, 80.0), (100.0, 120.0)])
+        self.values = embedder.vectors(embedder.crops(picture, landmarks)[:1]).shape[1]
 
 
 class Capturing:
@@ -136,11 +151,11 @@ class Capturing:
         )
 
     @property
-    def faces(self) -> FaceExtractor:
-        """The face extractor, loaded when the first face comes: 2 s, and many offices have none."""
+    def faces(self) -> "_Faces":
+        """The face network, loaded when the first face comes: 2 s, and many offices have none."""
         with self._faces_lock:
             if self._faces is None:
-                self._faces = FaceExtractor()
+                self._faces = _Faces(DlibEmbedder())
             return self._faces
 
     def _seen(self, presented: Presented, image: bytes) -> _Seen:
@@ -155,7 +170,7 @@ class Capturing:
                 return _Seen(iris, code.template, code.quality)
             case None:
                 portrait = decode_face_image(image)
-                face = self.faces.extract(portrait)
+                face = self.faces.extractor.extract(portrait)
                 return _Seen(portrait, face.template, face.quality)
 
     def _given(self, presented: Presented, data: bytes) -> Captured:
@@ -176,9 +191,14 @@ class Capturing:
                     raise TemplateRefused("the template has no bits that count: declare the eye missing")
                 template = replace(template, eye=_agreed(presented.position, template.eye))
             case FaceTemplate():
-                if template.embedder != self.faces.embedder:
+                if template.embedder != self.faces.extractor.embedder:
                     raise TemplateRefused(
                         "the template was made by another face embedder than is set here: send the image"
+                    )
+                if len(template.vector) != self.faces.values:
+                    raise TemplateRefused(
+                        f"a template of this face embedder has {self.faces.values} values, "
+                        f"not {len(template.vector)}"
                     )
         return Captured(presented, position_of(template), template, None, None)
 
@@ -290,7 +310,7 @@ def _captured(presented: Presented, seen: _Seen) -> Captured:
     return Captured(presented, position, kept, seen.quality, seen.sample.format)
 
 
-def _own_faces(settings: Settings) -> FaceExtractor | None:
+def _own_faces(settings: Settings) -> "_Faces | None":
     """The extractor with what the user set about faces, None where that is nothing.
 
     Raises `ModelUnavailable` where a network cannot be used, `MatchingError` where nobody knows what its
@@ -301,7 +321,7 @@ def _own_faces(settings: Settings) -> FaceExtractor | None:
         return None
     embedder = DlibEmbedder() if own is None else OnnxEmbedder(own)
     face_calibration(embedder.digest, calibration)
-    return FaceExtractor(embedder)
+    return _Faces(embedder)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from matching.encounter import EncounterComparison, EncounterForm, compare_encounters
 from matching.errors import GalleryDamaged
-from matching.gallery import FingerprintGallery
+from matching.gallery import Gallery
 from rekam.capturing import form_of, read_template
 from rekam.store import ChangeKind, Reader, Store
 
@@ -58,18 +58,19 @@ class Index:
         """Keep the form of an encounter about to be committed, so that it is not made again."""
         self._captured[seq] = form
 
-    def _opened(self, progress: Progress | None) -> FingerprintGallery:
+    def _opened(self, progress: Progress | None) -> Gallery:
         """The saved index, or an empty one where there is none to trust, caught up with the store."""
+        gallery = Gallery(face_file=self._face_file)
         try:
-            gallery = FingerprintGallery.load(self._folder) if self._folder.exists() else FingerprintGallery()
+            if self._folder.exists():
+                gallery = Gallery.load(self._folder, face_file=self._face_file)
         except GalleryDamaged as error:
             log.warning("the saved index is not used and is rebuilt from the store: %s", error)
-            gallery = FingerprintGallery()
         with self._store.read() as reader:
             last = reader.last_change()
         if gallery.watermark > last:
             log.warning("the saved index is newer than the store and is rebuilt from it")
-            gallery = FingerprintGallery()
+            gallery = Gallery(face_file=self._face_file)
         behind = last - gallery.watermark
         self.gallery = gallery
         self.follow(progress)

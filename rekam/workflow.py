@@ -30,7 +30,7 @@ from matching.encounter import (
     same_eye_twice,
     same_finger_twice,
 )
-from matching.gallery import FingerprintGallery
+from matching.gallery import Gallery
 from rekam.capturing import Captured, Capturing, Check, form_of, require_complete
 from rekam.commits import GroupCommit
 from rekam.config import Settings
@@ -334,7 +334,11 @@ class Workflow:
         form = _found(self._index.form(t, held.seq), "encounter", held.encounter_id)
         compared = self._index.compared(t, form, self._index.gallery.subject_keys(subject.key))
         best = max(compared.values(), key=_telling, default=None)
-        if best is not None and best.comparable and best.llr < self._thresholds(subject).verify_review:
+        if (
+            best is not None
+            and best.comparable
+            and _suspicion(best) < self._thresholds(subject).verify_review
+        ):
             raise WrongState(
                 f"the biometrics are not those of subject {subject.subject_id} (LLR {best.llr:.1f}): "
                 "reject the case, or resolve it as the same person as another subject"
@@ -363,10 +367,9 @@ class Workflow:
         with self._store.read() as reader:
             persons = _persons(reader, compared)[:MOST_CANDIDATES]
         thresholds = self._thresholds()
-        best = persons[0].comparison.llr if persons else float("-inf")
         return Identified(
             candidates=persons,
-            match=_match(best, thresholds.match, thresholds.review),
+            match=_identity(persons[0].comparison, thresholds) if persons else Match.NO,
             match_llr=thresholds.match,
             review_llr=thresholds.review,
             gallery_encounters=len(self._index.gallery),
@@ -394,9 +397,8 @@ class Workflow:
         if not persons:
             raise NotFound("subject", subject.subject_id)
         thresholds = self._thresholds(subject)
-        llr = persons[0].comparison.llr
         return Verified(
-            match=_match(llr, thresholds.verify, thresholds.verify_review),
+            match=_claim_holds(persons[0].comparison, thresholds),
             candidate=persons[0],
             verify_llr=thresholds.verify,
             qualities=_qualities(captured),
@@ -525,7 +527,7 @@ def _warm_up() -> None:
     iris = IrisTemplate(words, np.full(len(words), 2**64 - 1, dtype=np.uint64), EyePosition.RIGHT, quality=50)
     form = encounter_form([template], [iris])
     compare_encounters(form, form)
-    gallery = FingerprintGallery()
+    gallery = Gallery()
     # Beyond a shortlist of subjects, a search votes.
     for key in range(MOST_CANDIDATES + 1):
         gallery.add(key, key, form)
@@ -572,10 +574,23 @@ def _qualities(captured: Sequence[Captured]) -> tuple[tuple[Position, Quality], 
     return tuple((c.position, c.quality) for c in captured if c.quality is not None)
 
 
-def _match(llr: float, match: float, review: float) -> Match:
-    if llr >= match:
+def _identity(best: EncounterComparison, thresholds: Thresholds) -> Match:
+    """Verdict of a search for its best candidate: by the rules of `decide`, no match by the face alone."""
+    if best.llr >= thresholds.match and best.without_face >= thresholds.review and not best.conflict:
         return Match.YES
-    return Match.UNCERTAIN if llr >= review else Match.NO
+    return Match.UNCERTAIN if _suspicion(best) >= thresholds.review else Match.NO
+
+
+def _claim_holds(compared: EncounterComparison, thresholds: Thresholds) -> Match:
+    """Verdict of a 1:1 comparison."""
+    if compared.llr >= thresholds.verify and not compared.conflict:
+        return Match.YES
+    return Match.UNCERTAIN if _suspicion(compared) >= thresholds.verify_review else Match.NO
+
+
+def _suspicion(comparison: EncounterComparison) -> float:
+    """What may be the case: a face adds to it, and clears nobody whom fingers and eyes suspect."""
+    return max(comparison.llr, comparison.without_face)
 
 
 def _persons(reader: Reader, compared: Mapping[int, EncounterComparison]) -> tuple[Person, ...]:
@@ -613,7 +628,7 @@ def _shown(persons: Sequence[Person], own: SubjectRecord | None, review: float) 
         for rank, person in enumerate(persons)
         if rank < _ALWAYS_SHOWN
         or _is(person, own)
-        or (person.comparison.llr >= review and rank < MOST_CANDIDATES - 1)
+        or (rank < MOST_CANDIDATES - 1 and _suspicion(person.comparison) >= review)
     )
 
 

@@ -18,7 +18,7 @@ from benchmarks.encounters import absent, add_request, again, enroll_request, ma
 from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.sample import FingerPosition
 from matching.fingerprint.calibration import fingerprint_calibration
-from matching.gallery import FingerprintGallery
+from matching.gallery import Gallery
 from rekam.client import Client
 from rekam.config import load_settings
 from rekam.errors import InvalidSettings, RekamError, StoreLocked
@@ -459,7 +459,7 @@ def test_a_retry_while_the_first_is_running_waits_for_its_answer(
         assert go_on.wait(30)
         return search(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(FingerprintGallery, "search", lambda self, *a, **o: slow(*a, **o))
+    monkeypatch.setattr(Gallery, "search", lambda self, *a, **o: slow(*a, **o))
     request = enroll_request("once", made_up_nik(0), fingers(0))
     with ThreadPoolExecutor(4) as threads:
         calls = [threads.submit(service.client.enrollment.Enroll, request, timeout=60)]
@@ -478,10 +478,10 @@ def test_a_retry_takes_over_from_a_first_try_that_failed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searching, fail = threading.Event(), threading.Event()
-    search = FingerprintGallery.search
+    search = Gallery.search
     tries = []
 
-    def first_fails(gallery: FingerprintGallery, *arguments: object, **options: object) -> object:
+    def first_fails(gallery: Gallery, *arguments: object, **options: object) -> object:
         tries.append(1)
         if len(tries) == 1:
             searching.set()
@@ -489,7 +489,7 @@ def test_a_retry_takes_over_from_a_first_try_that_failed(
             raise RekamError("this try fails")
         return search(gallery, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(FingerprintGallery, "search", first_fails)
+    monkeypatch.setattr(Gallery, "search", first_fails)
     request = enroll_request("once", made_up_nik(0), fingers(0))
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(service.client.enrollment.Enroll, request, timeout=60)
@@ -847,17 +847,17 @@ def test_a_nik_that_looks_odd_is_accepted_with_warnings(service: Service) -> Non
 def test_a_deadline_that_passes_before_the_commit_records_nothing(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = FingerprintGallery.search
+    search = Gallery.search
     finished = threading.Event()
 
-    def slow(gallery: FingerprintGallery, *arguments: object, **options: object) -> object:
+    def slow(gallery: Gallery, *arguments: object, **options: object) -> object:
         time.sleep(1)
         finished.set()
         return search(gallery, *arguments, **options)  # type: ignore[arg-type]
 
     request = enroll_request("late", made_up_nik(0), fingers(0))
     with monkeypatch.context() as patched:
-        patched.setattr(FingerprintGallery, "search", slow)
+        patched.setattr(Gallery, "search", slow)
         with pytest.raises(grpc.RpcError) as caught:
             service.client.enrollment.Enroll(request, timeout=0.7)
         assert caught.value.code() is Code.DEADLINE_EXCEEDED
@@ -970,7 +970,7 @@ class Adds:
     """What was added to which index."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[FingerprintGallery, int]] = []
+        self.calls: list[tuple[Gallery, int]] = []
 
     def of(self, service: Service) -> list[int]:
         """Keys that were added to the index of this service, not loaded with it."""
@@ -980,13 +980,13 @@ class Adds:
 @pytest.fixture
 def adds(monkeypatch: pytest.MonkeyPatch) -> Adds:
     adds = Adds()
-    add = FingerprintGallery.add
+    add = Gallery.add
 
-    def counting(gallery: FingerprintGallery, key: int, *rest: object) -> None:
+    def counting(gallery: Gallery, key: int, *rest: object) -> None:
         adds.calls.append((gallery, key))
         add(gallery, key, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(FingerprintGallery, "add", counting)
+    monkeypatch.setattr(Gallery, "add", counting)
     return adds
 
 

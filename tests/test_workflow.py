@@ -13,7 +13,7 @@ from benchmarks.encounters import Fingers, add_request, again, enroll_request, m
 from capture.fingerprint.template import Extractor
 from capture.sample import Modality
 from matching.decision import Decision, Reason
-from matching.gallery import FingerprintGallery
+from matching.gallery import Gallery
 from rekam import codec
 from rekam.config import load_settings
 from rekam.errors import DeadlinePassed, InvalidRequest, NotFound, RequestConflict, ShuttingDown
@@ -184,7 +184,7 @@ def test_an_index_that_missed_a_commit_makes_up_for_it(
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(FingerprintGallery, "add", no_memory)
+        patched.setattr(Gallery, "add", no_memory)
         first = enroll(workflow, enroll_request("first", made_up_nik(0), fingers(0)))
         assert first.decision is Decision.UNIQUE  # durable, hence acknowledged
         assert "could not follow" in caplog.text

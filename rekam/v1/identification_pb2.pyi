@@ -31,7 +31,7 @@ class _MatchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Match.ValueType
     MATCH_YES: _Match.ValueType  # 1
     """The same person."""
     MATCH_UNCERTAIN: _Match.ValueType  # 2
-    """Between the review and the match threshold."""
+    """Between the review and the match threshold; or modalities that disagree; or, in a search, a face alone."""
     MATCH_NO: _Match.ValueType  # 3
     """Not shown to be the same person."""
 
@@ -43,7 +43,7 @@ MATCH_UNSPECIFIED: Match.ValueType  # 0
 MATCH_YES: Match.ValueType  # 1
 """The same person."""
 MATCH_UNCERTAIN: Match.ValueType  # 2
-"""Between the review and the match threshold."""
+"""Between the review and the match threshold; or modalities that disagree; or, in a search, a face alone."""
 MATCH_NO: Match.ValueType  # 3
 """Not shown to be the same person."""
 Global___Match: _TypeAlias = Match  # noqa: Y015
