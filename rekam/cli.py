@@ -29,7 +29,8 @@ from rekam.client import DEFAULT_ADDRESS, Client, SampleFile, file_of, sample, s
 from rekam.config import Settings, load_settings
 from rekam.errors import InvalidRequest, RekamError
 from rekam.evaluate import evaluate_app
-from rekam.explain import explain
+from rekam.evaluate_samples import evaluate_face, evaluate_iris
+from rekam.explain_command import explain
 from rekam.image_records import pack, unpack
 from rekam.prints import read_print
 from rekam.records import template_app
@@ -53,6 +54,8 @@ app = typer.Typer(
 )
 cases_app = typer.Typer(no_args_is_help=True, help="Suspected double identities.")
 app.add_typer(cases_app, name="cases")
+evaluate_app.command("iris")(evaluate_iris)
+evaluate_app.command("face")(evaluate_face)
 app.add_typer(evaluate_app, name="evaluate")
 app.command("explain")(explain)
 record_app = typer.Typer(no_args_is_help=True, help="Images in exchange records and CBEFF files.")

@@ -401,8 +401,9 @@ def evaluate_fingerprint(
 ) -> None:
     """Measure EER, FNMR at FMR 1e-2, 1e-3 and 1e-4 with intervals, on folders of real prints."""
     # Here, because the page is made of this module's figures.
+    from rekam.page import Circumstances, require_html, versions
     from rekam.peers import require_peers
-    from rekam.report import Circumstances, evaluation_page, peer_pipelines, require_html, versions
+    from rekam.report import evaluation_page, peer_pipelines
 
     console = Console(stderr=True)
     started = time.monotonic()
@@ -438,7 +439,7 @@ def evaluate_fingerprint(
             made = Circumstances(
                 date=f"{datetime.now().astimezone():%d %B %Y}",
                 command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-                versions=versions(peers=peers),
+                versions=versions(*["nbis-py"][: int(peers)]),
                 extractor=extractor,
                 replicates=replicates,
                 seed=seed,

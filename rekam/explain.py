@@ -1,17 +1,14 @@
-"""`rekam explain A B`: what a comparison of two prints rests on, as a picture and in words."""
+"""What a comparison of two prints rests on, as a picture and in words (`rekam/explain_command.py`)."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import typer
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.markup import escape
 
-from capture.errors import CaptureError, ImageRefused, RecordRefused, TemplateRefused
+from capture.errors import ImageRefused, RecordRefused, TemplateRefused
 from capture.fingerprint.extract import FingerprintExtractor, to_500_ppi
 from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from capture.formats.minutiae_record import MAGIC as RECORD_MAGIC
@@ -19,14 +16,13 @@ from capture.formats.minutiae_record import read_minutiae_record
 from capture.formats.minutiae_template import template_of
 from capture.quality import Feedback
 from capture.sample import Sample
-from matching.errors import MatchingError, NotCalibrated
+from matching.errors import NotCalibrated
 from matching.fingerprint.calibration import fingerprint_calibration
 from matching.fingerprint.comparison import Comparison, compare
 from matching.fingerprint.cylinders import cylinders
-from rekam.errors import RekamError
 from rekam.overlap import Overlap, Role, overlap
 from rekam.prints import decode_print
-from rekam.written import written
+from rekam.samples import PRINTS, Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,19 +126,19 @@ def paired_minutiae(
     return np.column_stack([in_a[comparison.pairs[:, 0]], in_b[comparison.pairs[:, 1]]])
 
 
-def odds(llr: float) -> str:
+def odds(llr: float, kind: Kind = PRINTS) -> str:
     """A log10 likelihood ratio in words."""
     if abs(llr) < 0.05:
         return "says nothing either way"
-    likelier = "one finger" if llr > 0 else "two fingers"
+    likelier = f"one {kind.subject}" if llr > 0 else f"two {kind.subjects}"
     return f"{_round(10 ** abs(llr))} times likelier from {likelier} (log10 ratio {llr:+.1f})"
 
 
-def rate(fmr: float) -> str:
+def rate(fmr: float, kind: Kind = PRINTS) -> str:
     """A false match rate in words."""
     if fmr >= 0.5:
-        return "most prints of two fingers score as much"
-    return f"at most 1 in {_round(1 / fmr)} prints of two fingers scores as much"
+        return f"most {kind.samples} of two {kind.subjects} score as much"
+    return f"at most 1 in {_round(1 / fmr)} {kind.samples} of two {kind.subjects} scores as much"
 
 
 def _round(number: float) -> str:
@@ -451,8 +447,11 @@ def draw(explanation: Explanation, names: tuple[str, str]) -> NDArray[np.uint8]:
     )
 
 
-def _read(path: Path, ppi: float | None) -> Sample | FingerprintTemplate:
-    """A print from its image, its native template, or the first view of its exchange record."""
+def read_print_or_template(path: Path, ppi: float | None) -> Sample | FingerprintTemplate:
+    """A print from its image, its native template, or the first view of its exchange record.
+
+    Raises `ImageRefused`, `TemplateRefused`, `OSError`.
+    """
     data = path.read_bytes()
     try:
         if data.startswith(TEMPLATE_MAGIC):
@@ -465,38 +464,3 @@ def _read(path: Path, ppi: float | None) -> Sample | FingerprintTemplate:
         raise ImageRefused(refused.problem, f"{path}: {refused}") from refused
     except (TemplateRefused, RecordRefused) as refused:
         raise TemplateRefused(f"{path}: {refused}") from refused
-
-
-def explain(
-    a: Annotated[
-        Path,
-        typer.Argument(
-            metavar="A", help="A print: an image, a native template, or an ISO 19794-2 or ANSI 378 record."
-        ),
-    ],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The print to compare it with.")],
-    out: Annotated[Path, typer.Option(help="Write the picture to this PNG.")] = Path("explanation.png"),
-    ppi: Annotated[
-        list[float] | None,
-        typer.Option(help="Pixels per inch, whatever the files say: once for both, or once for each."),
-    ] = None,
-    extractor: Annotated[
-        ExtractorChoice, typer.Option(help="What finds the minutiae in images.")
-    ] = ExtractorChoice.ACCURATE,
-) -> None:
-    """Show why two prints match or do not: minutiae, pairs, overlap, score, and what the score is worth."""
-    errors = Console(stderr=True)
-    each: list[float | None] = [*ppi] if ppi else [None]
-    if len(each) > 2:
-        raise typer.BadParameter("--ppi is given once, or once for each print")
-    try:
-        explanation = explain_prints(_read(a, each[0]), _read(b, each[-1]), extractor)
-        picture = draw(explanation, (a.name, b.name))
-        _, png = cv2.imencode(".png", picture[..., ::-1])
-        written(out, png.tobytes())
-    except (CaptureError, MatchingError, RekamError, OSError) as error:
-        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    for line in words(explanation, (a.name, b.name)):
-        typer.echo(line)
-    typer.echo(f"picture: {out}")

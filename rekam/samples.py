@@ -30,11 +30,12 @@ import capture
 from capture.decode import decode_face_image, decode_iris_image
 from capture.errors import ImageRefused, TemplateRefused
 from capture.face.extract import FaceExtraction, FaceExtractor
+from capture.face.onnx_embedder import OnnxEmbedder, OnnxEmbedderSettings
 from capture.face.template import FaceTemplate
 from capture.iris.extract import IrisExtraction, IrisExtractor
 from capture.iris.template import IrisTemplate
 from capture.quality import Feedback
-from capture.sample import FaceSample, IrisSample, Modality
+from capture.sample import Modality
 from matching.error_rates import FAILED, Pairs
 from matching.face.comparison import compare_faces, face_form
 from matching.iris.comparison import compare_irises, iris_form
@@ -192,15 +193,18 @@ def advice(feedback: Sequence[str]) -> str:
     return " ".join(Feedback(word).advice for word in feedback)
 
 
-def extract_file(path: Path, modality: Modality, cache_folder: Path | None) -> Extracted:
+def extract_file(
+    path: Path, modality: Modality, cache_folder: Path | None, embedder: OnnxEmbedderSettings | None = None
+) -> Extracted:
     """Extract the template of an eye or a face, or take it from the cache.
 
-    A file that is no acceptable image, or shows nothing to compare, is a failure to extract. Raises
-    `EvaluationError` where it cannot be read.
+    `embedder`: a face network of the user's own. A file that is no acceptable image, or shows nothing to
+    compare, is a failure to extract. Raises `EvaluationError` where it cannot be read.
     """
     data = read_bytes(path)
-    key = _version(modality)
-    return through_cache(cache_folder, key, data, _reader(modality), lambda: _extract(data, modality))
+    read = IrisTemplate.from_bytes if modality is Modality.IRIS else FaceTemplate.from_bytes
+    key = "" if cache_folder is None else _version(modality, embedder)
+    return through_cache(cache_folder, key, data, read, lambda: _extract(data, modality, embedder))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -211,25 +215,15 @@ def read_bytes(path: Path) -> bytes:
         raise EvaluationError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def read_sample(path: Path, modality: Modality) -> IrisSample | FaceSample:
-    """Decode an image of an eye or a face. Raises `ImageRefused`, `OSError`."""
-    data = path.read_bytes()
-    return decode_iris_image(data) if modality is Modality.IRIS else decode_face_image(data)
-
-
-def extraction(sample: IrisSample | FaceSample) -> IrisExtraction | FaceExtraction:
-    """What the pipeline of its modality makes of a sample. Raises `ModelUnavailable`."""
-    if isinstance(sample, IrisSample):
-        return IrisExtractor().extract(sample)
-    return _face_extractor().extract(sample)
-
-
-def _extract(data: bytes, modality: Modality) -> Extracted:
+def _extract(data: bytes, modality: Modality, embedder: OnnxEmbedderSettings | None) -> Extracted:
+    made: IrisExtraction | FaceExtraction
     try:
-        sample = decode_iris_image(data) if modality is Modality.IRIS else decode_face_image(data)
+        if modality is Modality.IRIS:
+            made = IrisExtractor().extract(decode_iris_image(data))
+        else:
+            made = face_extractor(embedder).extract(decode_face_image(data))
     except ImageRefused as refused:
         return Extracted(None, 0, (), str(refused), usable=False)
-    made = extraction(sample)
     feedback = tuple(str(word) for word in made.quality.feedback)
     if made.template is None:
         return Extracted(None, made.quality.score, feedback, advice(feedback), usable=False)
@@ -238,13 +232,9 @@ def _extract(data: bytes, modality: Modality) -> Extracted:
 
 
 @cache
-def _face_extractor() -> FaceExtractor:
-    """One a process: loading the networks takes seconds."""
-    return FaceExtractor()
-
-
-def _reader(modality: Modality) -> Callable[[bytes], object]:
-    return IrisTemplate.from_bytes if modality is Modality.IRIS else FaceTemplate.from_bytes
+def face_extractor(embedder: OnnxEmbedderSettings | None = None) -> FaceExtractor:
+    """One a process: loading the networks takes seconds. Raises `ModelUnavailable`."""
+    return FaceExtractor(None if embedder is None else OnnxEmbedder(embedder))
 
 
 def through_cache(
@@ -285,12 +275,12 @@ def _from_cache(path: Path, read: Callable[[bytes], object]) -> Extracted | None
 
 
 @cache
-def _version(modality: Modality) -> str:
+def _version(modality: Modality, embedder: OnnxEmbedderSettings | None) -> str:
     if modality is Modality.IRIS:
         return extraction_version(("numpy", "cv2", "PIL"), ("capture.decode", "capture.iris.extract"), "iris")
     libraries = ("numpy", "cv2", "dlib", "onnxruntime", "PIL")
     version = extraction_version(libraries, ("capture.decode", "capture.face.extract"), "face")
-    return f"{version} {_face_extractor().embedder.hex()} "
+    return f"{version} {face_extractor(embedder).embedder.hex()} "
 
 
 def extraction_version(libraries: Sequence[str], entries: Sequence[str], data: str) -> str:
@@ -395,9 +385,14 @@ def all_pairs(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def compare_samples(
-    samples: SampleSet, *, workers: int, cache_folder: Path | None, console: Console
+    samples: SampleSet,
+    *,
+    workers: int,
+    cache_folder: Path | None,
+    console: Console,
+    embedder: OnnxEmbedderSettings | None = None,
 ) -> ComparedSamples:
-    """Extract every image of a set and compare every two.
+    """Extract every image of a set and compare every two; `embedder`: a face network of the user's own.
 
     Raises `EvaluationError` for unreadable files, `CaptureError` where a model is missing. Cost, a core:
     40 ms an eye and 20 us a pair; 0.15 s a portrait and 2 us a pair.
@@ -406,7 +401,7 @@ def compare_samples(
     if cache_folder is not None:
         cache_folder.mkdir(parents=True, exist_ok=True)
     paths = [file.path for file in samples.files]
-    arguments = (paths, repeat(modality), repeat(cache_folder))
+    arguments = (paths, repeat(modality), repeat(cache_folder), repeat(embedder))
     with mapped(extract_file, arguments, min(workers, len(paths))) as results:
         extracted = tuple(with_progress(results, len(paths), f"{samples.name}: extracting", console))
 

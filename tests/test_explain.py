@@ -19,13 +19,13 @@ from matching.fingerprint.cylinders import cylinders
 from rekam.explain import (
     OVERLAP_COLOUR,
     ROLE_COLOURS,
-    explain,
     explain_prints,
     odds,
     picture_of_pair,
     rate,
     words,
 )
+from rekam.explain_command import explain
 from rekam.overlap import Role
 from rekam.prints import read_print
 from tests.test_written import full_disk

@@ -27,8 +27,10 @@ from rekam.evaluate import evaluate_app
 from rekam.evaluate import report as error_rates
 from rekam.explain import Seen, explain_seen
 from rekam.extremes import causes, extremes
+from rekam.page import Circumstances
 from rekam.peers import MINDTCT_BOZORTH3, MINDTCT_OURS, bozorth3_chunk, mindtct, peer_pairs, require_peers
-from rekam.prints import Compared, EvaluationError, Extracted, Impression, PrintSet, all_pairs, read_print
+from rekam.prints import Compared, Impression, PrintSet, read_print
+from rekam.samples import EvaluationError, Extracted, all_pairs
 from tests.minutiae import made_template, moved_template
 
 QUIET = Console(quiet=True)
@@ -206,7 +208,7 @@ def test_a_page_of_sets_without_failures_or_images(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(report, "SHOWN_PAIRS", 1)
     monkeypatch.setattr(report, "costs", lambda *_, **__: {})
     sets = [set_of("a", fingers(10, 3)), set_of("b", fingers(20, 3))]
-    made = report.Circumstances("1 May 2030", "rekam <x>", (("rekam", "0"),), ExtractorChoice.ACCURATE, 5, 1)
+    made = Circumstances("1 May 2030", "rekam <x>", (("rekam", "0"),), ExtractorChoice.ACCURATE, 5, 1)
     result = error_rates(sets, replicates=5, seed=1)
     written = report.evaluation_page(sets, result, [], made, QUIET)
     page = Page(written)
