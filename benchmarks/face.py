@@ -22,10 +22,11 @@ import cv2
 import dlib
 import numpy as np
 import typer
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.provenance import ROOT, provenance
-from benchmarks.quality import LOST, area, lost_of_the_rest, rank_correlation
+from benchmarks.quality import LOST, REJECTED, area, lost_of_the_rest, rank_correlation
 from capture.decode import decode_face_image
 from capture.face.detection import FaceFinder
 from capture.face.embedder import DlibEmbedder
@@ -162,6 +163,30 @@ def quality_figures(found: list[Portrait], pairs: Pairs) -> dict[str, object]:
     }
 
 
+def draw(found: list[Portrait], pairs: Pairs, to: Path) -> None:
+    """Errors of the genuine pairs that remain as the worst are rejected, by quality and ideally."""
+    quality = np.array([one.quality for one in found], dtype=np.float64)
+    first, second = np.triu_indices(len(found), 1)
+    scores = pairs.score[pairs.genuine]
+    worse = np.minimum(quality[first], quality[second])[pairs.genuine]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    panel = figure.subplots()
+    for lost, colour in zip(LOST, ("tab:blue", "tab:orange", "tab:green"), strict=True):
+        curve = lost_of_the_rest(scores, worse, lost)
+        panel.plot(100 * REJECTED, 100 * curve, color=colour, label=f"quality, area {area(curve):.2f}")
+        ideal = lost_of_the_rest(scores, scores, lost)
+        panel.plot(100 * REJECTED, 100 * ideal, color=colour, alpha=0.3, linestyle="--")
+    panel.set(
+        title=f"LFW, {len(scores):,} genuine pairs (dashed: rejecting the lost first)",
+        xlabel="rejected, worst quality first, %",
+        ylabel="lost of the rest, %",
+    )
+    panel.set_ylim(bottom=0)
+    panel.grid(alpha=0.3)
+    panel.legend()
+    figure.savefig(to, dpi=120, metadata={"Software": None})
+
+
 def percentiles(values: Floats) -> list[float]:
     return [float(number) for number in np.percentile(values, (1, 5, 50, 95, 99))]
 
@@ -224,9 +249,10 @@ def main(
         "quality": quality_figures(found, shipped),
         "milliseconds": costs(paths, pipeline),
     }
-    print(json.dumps({key: value for key, value in record.items() if key not in ("libraries",)}, indent=1))
+    print(json.dumps({key: value for key, value in record.items() if key != "libraries"}, indent=1))
     results.mkdir(exist_ok=True)
     (results / "face.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    draw(found, shipped, results / "face_quality.png")
 
 
 if __name__ == "__main__":
