@@ -46,7 +46,8 @@ from matching.fingerprint.cylinders import cylinders
 from matching.fitting import Makers, Measured, Values, cllr, content_with, fitted, together
 from matching.iris import calibration as iris
 from matching.iris.comparison import compare_irises, iris_form
-from rekam.prints import Compared, all_pairs, compare_set, print_sets
+from rekam.prints import Compared, compare_set, print_sets
+from rekam.samples import all_pairs
 from rekam.written import written
 
 T = TypeVar("T")
@@ -79,8 +80,8 @@ CONDITIONS = {
     Modality.FINGERPRINT: Conditions(fingerprint.SCORES, correction=0.03, bins=(25,)),
     # tried: no correction, 0.01 to 0.03; no bins, 2,500, 2,800, 3,000: by Cllr of eyes left out
     Modality.IRIS: Conditions(iris.SCORES, correction=0.02, bins=(2500,)),
-    # few portraits of the sample are poorer: what such a face says is hardly known, and nothing is claimed
-    Modality.FACE: Conditions(face.SCORES, correction=0.0, bins=(90,)),
+    # tried: none, 25, 34, 42, two bins, a curve for each: by Cllr of people left out
+    Modality.FACE: Conditions(face.SCORES, correction=0.0, bins=(34,)),
 }
 
 Splits = Sequence[tuple[Sequence[Measured], Sequence[Measured]]]
