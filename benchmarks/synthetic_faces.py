@@ -1,8 +1,8 @@
 """Face vectors of people who do not exist, drawn from the spread of real ones.
 
 No portrait is drawn: a drawing would not exercise the pipeline honestly. The vectors of dlib's network lie
-in a narrow cone; people differ in some thirty directions, captures of one person in all of them. The figures were
-measured on the development portraits (LFW).
+in a narrow cone; people differ in some thirty directions, captures of one person in all of them.
+The figures were measured on the development portraits (LFW).
 """
 
 import numpy as np
