@@ -21,7 +21,8 @@ from capture.fingerprint.template import FingerprintTemplate
 from matching.error_rates import Pairs, operating_points, resampled_fingers, resampled_points
 from matching.fingerprint.calibration import FMR_1E3, fingerprint_calibration
 from matching.fingerprint.cylinders import cylinders
-from rekam.prints import Compared, all_pairs
+from rekam.prints import Compared
+from rekam.samples import all_pairs
 
 QUANTILE = 0.999
 FACTOR = 1.5  # what FNMR may differ by
@@ -48,9 +49,9 @@ class Likeness:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of both; `low` and `high`: 95 % of the real one, by bootstrap over fingers.
+    """One figure of both; `met` is None where nothing is asked for.
 
-    `met` is None where nothing is asked for.
+    `low` and `high`: 95 % of the real one, by bootstrap over fingers; `made_low`, `made_high`: of the other.
     """
 
     name: str
@@ -59,6 +60,8 @@ class Row:
     high: float | None
     synthetic: float
     met: bool | None
+    made_low: float | None = None
+    made_high: float | None = None
 
 
 def likeness(sets: Sequence[Compared]) -> Likeness:
@@ -150,29 +153,45 @@ def four_fingers(rng: np.random.Generator, fingers: int, count: int) -> NDArray[
     return rng.permuted(different, axis=1)
 
 
-def rows(real: Likeness, synthetic: Likeness) -> list[Row]:
-    """Figures of both; FNMR in per cent."""
+def rows(real: Likeness, synthetic: Likeness, *, both_bounds: bool = False) -> list[Row]:
+    """Figures of both; FNMR in per cent. `both_bounds`: intervals of the synthetic figures as well."""
     found = []
     for name, a, b, as_score in (
         ("one finger", real.one, synthetic.one, None),
         ("two fingers", real.two, synthetic.two, evenly_reached),
     ):
         bounds = _intervals(a) if as_score is None else None
+        made_bounds = _intervals(b) if as_score is None and both_bounds else None
         pairs = int(a.genuine.sum())
         wanted, made = _fnmr(a), _fnmr(b)
         # Where no real pair is lost, one might just as well be: so are half as many again.
         floor = 1 / pairs
         met = made <= FACTOR * floor if wanted < floor else 1 / FACTOR <= made / wanted <= FACTOR
         found.append(
-            Row(f"{name}: FNMR % at FMR 1e-3", 100 * wanted, *_per_cent(bounds, 0), 100 * made, bool(met))
+            Row(
+                f"{name}: FNMR % at FMR 1e-3",
+                100 * wanted,
+                *_scaled(bounds, 0, 100),
+                100 * made,
+                bool(met),
+                *_scaled(made_bounds, 0, 100),
+            )
         )
         ends = [float(np.quantile(p.score[~p.genuine], QUANTILE)) for p in (a, b)]
         if as_score is not None:
             found.append(Row(f"{name}: impostor 99.9 %, LLR", ends[0], None, None, ends[1], None))
             ends = as_score(np.array(ends)).tolist()
-        low, high = (None, None) if bounds is None else (float(bounds[1][0]), float(bounds[1][1]))
         close = abs(ends[1] / ends[0] - 1) <= TOLERANCE
-        found.append(Row(f"{name}: impostor 99.9 %, score", ends[0], low, high, ends[1], close))
+        found.append(
+            Row(
+                f"{name}: impostor 99.9 %, score",
+                ends[0],
+                *_scaled(bounds, 1, 1),
+                ends[1],
+                close,
+                *_scaled(made_bounds, 1, 1),
+            )
+        )
     one = real.one, synthetic.one
     found += [
         _quantile("impostor", at, *(pairs.score[~pairs.genuine] for pairs in one)) for at in (0.5, 0.99)
@@ -198,8 +217,8 @@ def _fnmr(pairs: Pairs) -> float:
     return points.at_fmr(FMR_1E3)[1]
 
 
-def _per_cent(bounds: tuple[Floats, Floats] | None, which: int) -> tuple[float | None, float | None]:
-    return (None, None) if bounds is None else (100 * float(bounds[which][0]), 100 * float(bounds[which][1]))
+def _scaled(bounds: tuple[Floats, Floats] | None, which: int, by: float) -> tuple[float | None, float | None]:
+    return (None, None) if bounds is None else (by * float(bounds[which][0]), by * float(bounds[which][1]))
 
 
 def _intervals(pairs: Pairs) -> tuple[Floats, Floats]:
@@ -246,7 +265,7 @@ def statistics(templates: Sequence[FingerprintTemplate]) -> dict[str, float]:
 def table(title: str, found: Sequence[Row]) -> Table:
     """The rows as a table for the terminal."""
     shown = Table(title=title)
-    for heading in ("", "real", "95 %", "synthetic", "ratio", "met"):
+    for heading in ("", "real", "95 %", "synthetic", "95 %", "ratio", "met"):
         shown.add_column(heading, justify="left" if not heading else "right")
     for row in found:
         digits = 4 if abs(row.real) < 0.5 else 2
@@ -255,6 +274,7 @@ def table(title: str, found: Sequence[Row]) -> Table:
             f"{row.real:.{digits}f}",
             "" if row.low is None else f"{row.low:.{digits}f} to {row.high:.{digits}f}",
             f"{row.synthetic:.{digits}f}",
+            "" if row.made_low is None else f"{row.made_low:.{digits}f} to {row.made_high:.{digits}f}",
             f"{row.synthetic / row.real:.2f}" if row.real > 0 else "",
             "" if row.met is None else "yes" if row.met else "NO",
         )

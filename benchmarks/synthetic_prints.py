@@ -38,14 +38,18 @@ _SLIM = (
 _NAIL = 330.0  # pixels of that broad finger from the axis to where ridges converge beside the nail
 _BREAKS = 180  # tries of a finger to interrupt a ridge
 _ORIENTATIONS = 64  # kernels over half a turn
-_GROWTH_STEPS = 10  # at half resolution; more steps leave fewer minutiae
+_GROWTH_STEPS = 7  # at half resolution; more steps leave fewer minutiae
 _VALLEY = 0.6  # how much of a valley there is where ridges fail to meet: more makes more endings
 # how fingers differ, or two of one pattern would be too much alike: standard deviations
-_GROWTH_SPREAD = 0.4  # of the logarithm of the steps
+_GROWTH_SPREAD = 0.5  # of the logarithm of the steps
 _SLIM_SPREAD = 0.07  # relative
 _NAIL_SPREAD = 0.09  # relative
 _LEAN, _WANDER, _FINE = 0.26, 0.09, 0.05  # of the ridges' direction over 110, 40 and 16 pixels, radians
 _IRREGULARITY_SPREAD = 0.5  # of the logarithm of the last two
+# How far ridges widen where they diverge, instead of leaving room for new ones: 1 is as far as they can.
+# New ridges begin where the flow has them begin, which fingers of one pattern have in common.
+_WIDENING, _WIDENING_SPREAD = 0.53, 0.19
+_WIDEST = 0.25  # of the logarithm of the period
 
 
 class Pattern(StrEnum):
@@ -86,25 +90,26 @@ def master(
     """Grow the finger of `seed`.
 
     `pattern` and `pitch` (ridge period in pixels, 8 to 10) are drawn with natural frequencies unless given;
-    `size` scales the touching area. The same arguments give the same finger. Cost: about 0.5 CPU s.
+    `size` scales the touching area, and half as much the pattern. The same arguments give the same
+    finger. Cost: about 0.4 CPU s.
     """
     rng = np.random.default_rng([seed, 1])
     drawn = Pattern(rng.choice(list(_FREQUENCIES), p=list(_FREQUENCIES.values())))
     pattern = pattern or drawn
     pitch = pitch or float(np.clip(rng.normal(9.0, 0.45), 8.0, 10.0))
 
-    orientation = _orientation(pattern, rng)
-    period = _period(pitch, rng)
+    orientation = _orientation(pattern, size, rng)
+    period = _period(pitch, orientation, rng)
     ridges = _grow(orientation, period, rng)
     pores = _pores(ridges, rng)
     creases = np.maximum(_creases(rng), _breaks(ridges, rng))
-    return Master(pattern, ridges, pores, creases, 152.0 * size, 236.0 * size)
+    return Master(pattern, ridges, pores, creases, 140.0 * size, 205.0 * (0.5 + 0.5 * size))
 
 
 def finger(owner: int, position: FingerPosition) -> Master:
     """One finger of the person with seed `owner`: the person's build, the position's pattern frequencies."""
     build = np.random.default_rng([owner, 2])
-    pitch, size = np.clip(build.normal(9.0, 0.4), 8.2, 9.8), np.clip(build.normal(1.0, 0.05), 0.9, 1.1)
+    pitch, size = np.clip(build.normal(9.0, 0.4), 7.9, 10.1), np.clip(build.normal(1.0, 0.05), 0.87, 1.13)
     rng = np.random.default_rng([owner, 3, position])
     digit = (position - 1) % 5
     kind = rng.choice(["whorl", "ulnar", "radial", "arch"], p=_SHARES[digit])
@@ -148,9 +153,9 @@ class Scanner:
 
 
 LIVE_SCAN = Scanner(PRINT_SHAPE, (1.0, 1.0), (232, 262), 6, (0.66, 0.82), (0.5, 0.8), (1, 4), 0, 0, 1.0)
-OPTICAL = Scanner((374, 388), (0.84, 0.86), (246, 262), 2, (0.55, 0.95), (0.5, 0.8), (1, 3), 0, 10, 1.0)
-NARROW = Scanner((492, 260), (0.84, 0.84), (165, 225), 45, (0.70, 0.85), (0.7, 1.0), (1, 3), 0, 120, 0.9)
-CAPACITIVE = Scanner((300, 300), (0.68, 0.56), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25, 1.2)
+OPTICAL = Scanner((374, 388), (0.88, 0.90), (246, 262), 2, (0.55, 0.95), (0.5, 0.8), (1, 3), 0, 10, 1.0)
+NARROW = Scanner((492, 260), (0.90, 0.92), (165, 225), 45, (0.70, 0.85), (0.7, 1.0), (1, 3), 0, 120, 0.9)
+CAPACITIVE = Scanner((300, 300), (0.80, 0.65), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25, 1.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +164,8 @@ class Conditions:
 
     `shift`: across and along the platen; `roll`: of what part of the finger touches; `turn`: degrees;
     `strain`: of the skin, relative; `pressure` and `moisture`: 1 is as much as people can bring about;
-    `creases`: how strongly the skin's white lines show, relative.
+    `creases`: how strongly the skin's white lines show, relative; `partial`: of the logarithm of how far
+    along the finger a touch reaches, and half of how far across.
     """
 
     scanners: tuple[Scanner, ...]
@@ -170,10 +176,11 @@ class Conditions:
     pressure: float
     moisture: float
     creases: float
+    partial: float
 
 
-ATTENDED = Conditions((LIVE_SCAN,), (12, 14), (12, 18), 7, 1.0, 0.5, 0.5, 1.0)
-VARIED = Conditions((OPTICAL, NARROW, CAPACITIVE), (16, 30), (16, 23), 10, 0.72, 0.57, 0.53, 1.1)
+ATTENDED = Conditions((LIVE_SCAN,), (12, 14), (10, 15), 7, 0.7, 0.4, 0.4, 0.8, 0.0)
+VARIED = Conditions((OPTICAL, NARROW, CAPACITIVE), (16, 30), (12, 17), 10, 0.5, 0.47, 0.43, 0.9, 0.07)
 
 
 def impression(whole: Master, seed: int, conditions: Conditions = ATTENDED) -> NDArray[np.uint8]:
@@ -197,7 +204,9 @@ def impression(whole: Master, seed: int, conditions: Conditions = ATTENDED) -> N
     turn = float(np.clip(conditions.turn * rng.standard_normal(), -35, 35)) * pi / 180
     x, y = x * cos(turn) - y * sin(turn), x * sin(turn) + y * cos(turn)
     roll, pitch = (sigma * rng.standard_normal() for sigma in conditions.roll)
-    half_width, half_height = whole.half_width * scanner.reach[0], whole.half_height * scanner.reach[1]
+    part = exp(conditions.partial * rng.standard_normal())
+    half_width = whole.half_width * scanner.reach[0] * part**0.5
+    half_height = whole.half_height * scanner.reach[1] * part
     below = np.where(y > 0, 1.3 * half_height, half_height).astype(np.float32)
     touch = ((np.abs(x) / half_width) ** 2.4 + (np.abs(y) / below) ** 2.4) ** (1 / 2.4)
     x, y = _distort(x, y, touch, conditions.strain, rng)
@@ -256,10 +265,10 @@ _SHARES = (
     (0.40, 0.56, 0.01, 0.03),
     (0.13, 0.85, 0.01, 0.01),
 )
-_SIZES = (1.12, 1.0, 1.02, 0.97, 0.87)
+_SIZES = (1.23, 0.97, 1.02, 0.95, 0.82)
 
 
-def _orientation(pattern: Pattern, rng: np.random.Generator) -> Field:
+def _orientation(pattern: Pattern, size: float, rng: np.random.Generator) -> Field:
     """Ridge orientation `(H, W)`, radians counter-clockwise, modulo pi.
 
     After Huckemann, Hotz, Munk, "Global models for the orientation field of fingerprints", 2008: a quadratic
@@ -269,6 +278,7 @@ def _orientation(pattern: Pattern, rng: np.random.Generator) -> Field:
     rows, columns = np.mgrid[: FINGER_SHAPE[0], : FINGER_SHAPE[1]]
     slim = _SLIM * rng.normal(1, _SLIM_SPREAD)
     z = slim * (columns - FINGER_SHAPE[1] / 2) + 1j * (FINGER_SHAPE[0] - _JOINT - rows)
+    z /= 0.5 + 0.5 * size
     core = rng.normal(0, 8) + 1j * rng.normal(275, 16)
     cores: list[complex] = []
     deltas: list[complex] = []
@@ -309,11 +319,54 @@ def _twice_orientation(
     return twice
 
 
-def _period(pitch: float, rng: np.random.Generator) -> Field:
-    """Ridge period `(H, W)`, pixels: wandering, wider towards tip and joint."""
+def _period(pitch: float, orientation: Field, rng: np.random.Generator) -> Field:
+    """Ridge period `(H, W)`, pixels: wandering, wider towards tip and joint and where ridges diverge."""
     up = (FINGER_SHAPE[0] - np.arange(FINGER_SHAPE[0], dtype=np.float32)[:, None]) / FINGER_SHAPE[0]
     along = 1 + 0.16 * np.clip((0.35 - up) / 0.35, 0, 1) + 0.10 * np.clip((up - 0.6) / 0.4, 0, 1)
-    return (pitch * along * (1 + 0.035 * _smooth_noise(FINGER_SHAPE, 40, rng))).astype(np.float32)
+    wandering = 1 + 0.05 * _smooth_noise(FINGER_SHAPE, 22, rng)
+    share = float(np.clip(rng.normal(_WIDENING, _WIDENING_SPREAD), 0, 1))
+    return np.asarray(pitch * along * wandering * np.exp(share * _widening(orientation)), np.float32)
+
+
+def _widening(orientation: Field) -> Field:
+    """Logarithm of the period `(H, W)` with which fewest ridges must begin or end, about 0 on average.
+
+    Ridges that diverge need no new one between them where they grow wider as fast: the period's logarithm
+    g then rises along the ridge, of direction t, by the divergence of t. The g that comes nearest, by least
+    squares with a price on its size and slope, is found by conjugate gradients every 16 pixels.
+    """
+    # 1. the divergence of the ridges' direction
+    step = 16
+    doubled = np.dstack([np.cos(2 * orientation), np.sin(2 * orientation)])
+    cosine, sine = np.moveaxis(cv2.GaussianBlur(doubled, (0, 0), 10)[::step, ::step].astype(np.float64), 2, 0)
+    height, width = cosine.shape
+    down, right = (np.asarray(np.gradient(np.eye(n), axis=0), np.float64) / step for n in (height, width))
+    strength = 2 * (cosine**2 + sine**2 + 0.05)  # weak at cores and deltas, where nothing diverges for ever
+    across = (cosine * (sine @ right.T) - sine * (cosine @ right.T)) / strength
+    along = (cosine * (down @ sine) - sine * (down @ cosine)) / strength
+    angle = 0.5 * np.arctan2(sine, cosine)
+    x, y = np.cos(angle), -np.sin(angle)  # rows run down
+    divergence = y * across - x * along
+
+    # 2. the equations' left side, a symmetric operator, and their right side
+    def applied(g: NDArray[np.float64]) -> NDArray[np.float64]:
+        rise = x * (g @ right.T) + y * (down @ g)
+        slope = (g @ right.T) @ right + down.T @ (down @ g)
+        total: NDArray[np.float64] = (x * rise) @ right + down.T @ (y * rise) + 0.1 * slope + g / 120**2
+        return total
+
+    rest = (x * divergence) @ right + down.T @ (y * divergence)
+    g, towards = np.zeros_like(rest), rest
+    for _ in range(60):
+        changed = applied(towards)
+        before = float(np.vdot(rest, rest))
+        length = before / float(np.vdot(towards, changed))
+        g, rest = g + length * towards, rest - length * changed
+        towards = rest + float(np.vdot(rest, rest)) / before * towards
+
+    # 3. every pixel's
+    wide = _resized(g.astype(np.float32), (height * step, width * step))
+    return np.asarray(np.clip(wide - wide.mean(), -_WIDEST, _WIDEST), np.float32)
 
 
 def _grow(orientation: Field, period: Field, rng: np.random.Generator) -> Field:
@@ -341,7 +394,7 @@ def _gabor_bank(orientation: Field, period: Field) -> tuple[NDArray[np.float32],
     nth_period = np.rint(np.log(period / lowest) / 0.04).astype(np.int32)
     nth_orientation = np.rint(orientation * (_ORIENTATIONS / np.pi)).astype(np.int32) % _ORIENTATIONS
     periods = lowest * np.exp(0.04 * np.arange(nth_period.max() + 1))
-    radius = int(np.ceil(1.3 * periods[-1]))
+    radius = int(np.ceil(1.55 * float(period.mean())))  # the few longest waves do without their rims
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     angles = np.arange(_ORIENTATIONS) * (np.pi / _ORIENTATIONS)
     across = x * np.sin(angles)[:, None, None] + y * np.cos(angles)[:, None, None]
@@ -442,7 +495,7 @@ def _distort(
 ) -> tuple[Field, Field]:
     """Skin distortion after Cappelli, Maio, Maltoni 2001: the middle sticks, the rim follows the finger."""
     follow = (0.5 - 0.5 * np.cos(np.pi * np.clip((touch - 0.25) / 0.9, 0, 1))).astype(np.float32)
-    strain = strength * rng.gamma(1.3, 0.58)  # most touches are gentle, some are not
+    strain = strength * rng.gamma(2.5, 0.3)  # most touches are gentle, some are not
     twist = follow * np.float32(rng.normal(0, 0.04) * strain)
     stretch = follow * np.float32(rng.normal(0, 0.02) * strain)
     dx, dy = rng.normal(0, 7, 2) * strain

@@ -86,7 +86,7 @@ def test_patterns_follow_the_finger(monkeypatch: pytest.MonkeyPatch) -> None:
     def only_the_pattern(seed: int, pattern: Pattern, *, pitch: float, size: float) -> None:
         drawn[position][pattern] += 1
         assert 7.5 < pitch < 10.5
-        assert 0.75 < size < 1.25
+        assert 0.65 < size < 1.45
 
     monkeypatch.setattr("benchmarks.synthetic_prints.master", only_the_pattern)
     for position in list(FingerPosition)[1:]:
