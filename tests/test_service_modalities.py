@@ -1,9 +1,11 @@
 """Fingers, eyes and face through the service: one decision per person, over gRPC."""
 
 import io
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import grpc
@@ -12,8 +14,14 @@ import pytest
 from PIL import Image
 
 from benchmarks.encounters import made_up_nik
+from capture.errors import ModelUnavailable
+from capture.face.onnx_embedder import OnnxEmbedder, OnnxEmbedderSettings
+from capture.face.template import FaceTemplate
 from capture.sample import EyePosition
+from matching.errors import NotCalibrated
+from rekam.config import load_settings
 from rekam.v1 import case_pb2, enrollment_pb2, gallery_pb2, identification_pb2, quality_pb2, types_pb2
+from rekam.workflow import Workflow
 from tests.bodies import (
     LEFT,
     RIGHT,
@@ -27,6 +35,7 @@ from tests.bodies import (
     shown_eyes,
 )
 from tests.service import FOUR, Service, recorded, refused, running
+from tests.test_face_onnx import GOOD
 
 UNIQUE, RETURNING, DUPLICATE, COLLISION, REVIEW = (
     types_pb2.Decision.Value(f"DECISION_{name}")
@@ -503,3 +512,49 @@ def test_faces_of_a_former_embedder_are_kept_and_not_compared(
         ).subject
         assert len(subject.encounter_ids) == 2
         assert service.stats().faces == 2
+
+
+# A face network of one's own -----------------------------------------------------------------------------
+
+
+def test_no_face_network_is_loaded_before_the_first_face(service: Service) -> None:
+    enroll(service, 0, Body(body(0).fingers, body(0).irises))
+    assert service.workflow._capturing._faces is None
+    enroll(service, 1, body(1))
+    assert service.workflow._capturing._faces is not None
+
+
+def test_a_network_of_ones_own_is_used_where_its_scores_are_calibrated(
+    tmp_path: Path, portraits: list[bytes]
+) -> None:
+    model = tmp_path / "face.onnx"
+    with pytest.raises(ModelUnavailable, match=r"face\.onnx cannot be read"):
+        Workflow(load_settings(data_dir=tmp_path / "data", face_embedder_path=model))
+    model.write_bytes(GOOD)
+    with pytest.raises(NotCalibrated, match="rekam evaluate face"):
+        Workflow(load_settings(data_dir=tmp_path / "data", face_embedder_path=model))
+
+    # As if the shipped calibration had been fitted to this network.
+    digest = OnnxEmbedder(OnnxEmbedderSettings(model)).digest
+    content = json.loads((files("matching.face") / "calibration.json").read_text(encoding="utf-8"))
+    content["pairs"] = [content["pairs"][0] | {"embedders": [digest.hex()] * 2}]
+    calibration = tmp_path / "calibration.json"
+    calibration.write_text(json.dumps(content))
+    own = {"face_embedder_path": model, "face_embedder_calibration": calibration}
+    with running(tmp_path / "data", keep_images=False, **own) as service:
+        request = with_images(portrait_sample(portraits[0]))
+        first = recorded(service.client.enrollment.Enroll(request, timeout=60))
+        assert first.decision == UNIQUE
+        request = with_images(portrait_sample(portraits[0]))
+        request.request_id, request.nik = "again", made_up_nik(0)
+        back = recorded(service.client.enrollment.Enroll(request, timeout=60))
+        assert back.decision == RETURNING
+        assert back.evidence.candidates[0].face.score == pytest.approx(1)
+        # dlib's vectors are not taken now, nor vectors of this network with other values.
+        request = enroll_body("dlib", 1, body(1))
+        refusal = refused(service.client.enrollment.Enroll, request, Code.INVALID_ARGUMENT)
+        assert "another face embedder" in refusal.fields["samples[6]"]
+        vector = np.full(9, 1 / 3, dtype=np.float32)
+        request.samples[6].template = FaceTemplate(vector, 50, digest).to_bytes()
+        refusal = refused(service.client.enrollment.Enroll, request, Code.INVALID_ARGUMENT)
+        assert refusal.fields == {"samples[6]": "a template of this face embedder has 24 values, not 9"}
