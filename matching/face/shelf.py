@@ -124,7 +124,8 @@ class _Shelf:
         # einsum: faster than BLAS here, and without threads of its own beneath those of the searches
         cosines = np.concatenate([np.einsum("nd,d->n", part, vector) for part in (self._mapped, added)])
         kept = self._slot[: self._count] >= 0
-        np.maximum.at(best, self._slot[: self._count][kept], cosines[kept])
+        slots = self._slot[: self._count][kept]
+        best[slots] = np.maximum(best[slots], cosines[kept])
 
     def files(self) -> dict[str, Iterable[bytes]]:
         """Contents by the end of the file name, as `restore` reads them."""
