@@ -19,7 +19,7 @@ from time import perf_counter, process_time
 
 from capture.sample import FingerPosition
 from matching.decision import Decision, Reason
-from rekam.store import EncounterState, FingerRecord, Store
+from rekam.store import EncounterState, SampleRecord, Store
 
 RESULTS = Path(__file__).resolve().parent / "results" / "store_commits.json"
 BATCHES = (1, 4, 16, 64)
@@ -63,7 +63,7 @@ def measure(batch: int, encounters: int, folder: Path) -> dict[str, float]:
     """Commit `encounters`, `batch` in a transaction, in a new database under `folder`."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     templates = [os.urandom(500) for _ in range(10)]
-    fingers = [FingerRecord(FingerPosition(n), t, 60) for n, t in enumerate(templates, start=1)]
+    fingers = [SampleRecord(FingerPosition(n), t, 60) for n, t in enumerate(templates, start=1)]
     times = []
     cpu_begun = process_time()
     with tempfile.TemporaryDirectory(dir=folder) as made, Store.open(Path(made) / "data") as store:
@@ -81,7 +81,7 @@ def measure(batch: int, encounters: int, folder: Path) -> dict[str, float]:
                         state=EncounterState.ENROLLED,
                         request_id=f"r{number}",
                         created_at=now,
-                        fingers=fingers,
+                        samples=fingers,
                     )
                     t.remember(f"r{number}", "Enroll", bytes(32), bytes(300))
             times.append(perf_counter() - begun)
