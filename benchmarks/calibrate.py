@@ -11,16 +11,13 @@ Images are found through REKAM_DATA. The fit is checked by cross-validation over
 fingerprints also over sets, and the figures are written to `benchmarks/results/`.
 """
 
-import functools
-import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -29,11 +26,8 @@ from rich.console import Console
 
 from benchmarks.accuracy import SETS
 from benchmarks.provenance import ROOT, provenance
-from capture.decode import decode_face_image, decode_iris_image
-from capture.face.extract import FaceExtractor
 from capture.face.template import FaceTemplate
 from capture.fingerprint.template import Extractor, ExtractorChoice, FingerprintTemplate
-from capture.iris.extract import IrisExtractor
 from capture.iris.template import IrisCoder, IrisTemplate
 from capture.sample import Modality
 from matching.calibration import Calibration, Scores
@@ -47,10 +41,8 @@ from matching.fitting import Makers, Measured, Values, cllr, content_with, fitte
 from matching.iris import calibration as iris
 from matching.iris.comparison import compare_irises, iris_form
 from rekam.prints import Compared, compare_set, print_sets
-from rekam.samples import all_pairs
-from rekam.written import written
+from rekam.samples import EYES, PORTRAITS, all_pairs, extract_file, face_extractor, sample_set
 
-T = TypeVar("T")
 RESULTS = ROOT / "benchmarks" / "results"
 FOLDS = 10
 QUALITY_BINS = (50, 70, 85)
@@ -235,47 +227,35 @@ def prints(
 
 
 def eyes(data: Path, cache: Path | None) -> tuple[list[str], Fitted]:
-    """All pairs of CASIA-V1: files `<eye>_<session>_<n>`."""
-    extractor = IrisExtractor()
-
-    def made(content: bytes) -> bytes | None:
-        template = extractor.extract(decode_iris_image(content)).template
-        return None if template is None else template.to_bytes()
-
-    paths = sorted((data / "iris" / "casia_v1").glob("*.jpg"))
-    templates = [kept(path, Modality.IRIS, IrisTemplate.from_bytes, made, cache) for path in paths]
-    forms = [None if template is None else iris_form(template) for template in templates]
-    i, j = all_pairs(len(paths))
+    """All pairs of CASIA-V1."""
+    files = sample_set(data / "iris" / "casia_v1", EYES).files
+    made = [extract_file(file.path, Modality.IRIS, cache).template for file in files]
+    forms = [None if one is None else iris_form(IrisTemplate.from_bytes(one)) for one in made]
+    i, j = all_pairs(len(files))
     scores, bits, quality = np.full(len(i), FAILED), np.zeros(len(i), np.int64), np.zeros(len(i), np.int64)
     for k, (a, b) in enumerate((forms[m], forms[n]) for m, n in zip(i, j, strict=True)):
         if a is not None and b is not None:
             compared = compare_irises(a, b)
             scores[k], bits[k], quality[k] = compared.score, compared.bits, min(a.quality, b.quality)
-    source = numbered([path.stem.split("_")[0] for path in paths])
+    source = numbered([file.subject for file in files])
     pairs = Pairs(scores, source[i] == source[j], source[i], source[j])
     coder = int(IrisCoder.LOG_GABOR_1)
     return ["casia_v1"], {(coder, coder): [Measured(pairs, bits, quality)]}
 
 
 def portraits(data: Path, cache: Path | None) -> tuple[list[str], Fitted]:
-    """All pairs of the LFW development set: a folder a person."""
-    extractor = FaceExtractor()
-
-    def made(content: bytes) -> bytes | None:
-        template = extractor.extract(decode_face_image(content)).template
-        return None if template is None else template.to_bytes()
-
-    paths = sorted((data / "face" / "lfw").glob("*/*.jpg"))
-    templates = [kept(path, Modality.FACE, FaceTemplate.from_bytes, made, cache) for path in paths]
-    forms = [None if template is None else face_form(template) for template in templates]
-    i, j = all_pairs(len(paths))
+    """All pairs of the LFW development set."""
+    files = sample_set(data / "face" / "lfw", PORTRAITS).files
+    made = [extract_file(file.path, Modality.FACE, cache).template for file in files]
+    forms = [None if one is None else face_form(FaceTemplate.from_bytes(one)) for one in made]
+    i, j = all_pairs(len(files))
     scores, quality = np.full(len(i), FAILED), np.zeros(len(i), np.int64)
     for k, (a, b) in enumerate((forms[m], forms[n]) for m, n in zip(i, j, strict=True)):
         if a is not None and b is not None:
             scores[k], quality[k] = compare_faces(a, b), min(a.quality, b.quality)
-    source = numbered([path.parent.name for path in paths])
+    source = numbered([file.subject for file in files])
     pairs = Pairs(scores, source[i] == source[j], source[i], source[j])
-    embedder = extractor.embedder.hex()
+    embedder = face_extractor().embedder.hex()
     return ["lfw"], {(embedder, embedder): [Measured(pairs, quality, quality)]}
 
 
@@ -283,36 +263,6 @@ def numbered(names: Sequence[str]) -> NDArray[np.int64]:
     """Names as numbers from 0, equal where they are."""
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return np.array([number[name] for name in names], np.int64)
-
-
-def kept(
-    path: Path,
-    kind: Modality,
-    read: Callable[[bytes], T],
-    make: Callable[[bytes], bytes | None],
-    cache: Path | None,
-) -> T | None:
-    """A file's template, made or out of the cache; None where it gives none."""
-    content = path.read_bytes()
-    if cache is None:
-        made = make(content)
-    else:
-        cached = cache / f"{kind}-{hashlib.sha256(code_of(kind) + content).hexdigest()}"
-        if not cached.exists():
-            written(cached, make(content) or b"")
-        made = cached.read_bytes()
-    return read(made) if made else None
-
-
-@functools.cache
-def code_of(kind: Modality) -> bytes:
-    """Digest of what templates of irises and faces depend on."""
-    digest = hashlib.sha256()
-    for module in ("numpy", "cv2", "onnxruntime", "PIL"):
-        digest.update(f"{module} {import_module(module).__version__} ".encode())
-    for source in (ROOT / "capture" / "decode.py", *sorted((ROOT / "capture" / kind).rglob("*.py"))):
-        digest.update(source.read_bytes())
-    return digest.digest()
 
 
 def main(
