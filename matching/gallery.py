@@ -296,9 +296,6 @@ class Gallery:
             shelves.restore(folder, tag, files)
 
 
-FingerprintGallery = Gallery
-
-
 def _rank(match: Match) -> tuple[float, float, int]:
     """Likelihood ratios are capped: among equals the higher scores go first."""
     compared = match.comparison

@@ -15,7 +15,7 @@ from matching.encounter import Arrangement, EncounterForm, encounter_form
 from matching.errors import GalleryDamaged
 from matching.fingerprint.calibration import fingerprint_calibration
 from matching.fingerprint.cylinders import cylinders
-from matching.gallery import FingerprintGallery, Match
+from matching.gallery import Gallery, Match
 from tests.prints import at, cut
 
 FOUR = (Finger.RIGHT_THUMB, Finger.RIGHT_INDEX, Finger.LEFT_THUMB, Finger.LEFT_INDEX)
@@ -33,9 +33,9 @@ def forms() -> list[EncounterForm]:
 
 
 @pytest.fixture
-def gallery(forms: list[EncounterForm]) -> FingerprintGallery:
+def gallery(forms: list[EncounterForm]) -> Gallery:
     """Person i is subject 100 + i with encounter i; the first ten have a second one, 1000 + i."""
-    made = FingerprintGallery()
+    made = Gallery()
     for i, form in enumerate(forms):
         made.add(i, 100 + i, form)
     for i in range(10):
@@ -56,7 +56,7 @@ def comparable(matches: list[Match]) -> list[tuple[float, float, int]]:
     ]
 
 
-def test_finds_what_brute_force_finds(gallery: FingerprintGallery) -> None:
+def test_finds_what_brute_force_finds(gallery: Gallery) -> None:
     for i in range(0, PEOPLE, 4):
         found, oracle = gallery.search(impressed(i)), gallery.search_exhaustively(impressed(i))
         assert found[0] == oracle[0]
@@ -69,14 +69,14 @@ def test_finds_what_brute_force_finds(gallery: FingerprintGallery) -> None:
 
 
 def test_a_thin_finger_is_found_without_votes(
-    forms: list[EncounterForm], gallery: FingerprintGallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    forms: list[EncounterForm], gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prints, others = person(500, 5, FOUR), person(501, 5, FOUR)
     gallery.add(2000, 700, encounter_form([thin(prints[1])]))
     gallery.add(2001, 701, encounter_form([others[0], thin(others[1]), *others[2:]]))
     monkeypatch.setattr("matching.fingerprint.shelf.votes", lambda *a: np.zeros(a[-1], dtype=np.float32))
     gallery.save(tmp_path)
-    for holder in (gallery, FingerprintGallery.load(tmp_path)):
+    for holder in (gallery, Gallery.load(tmp_path)):
         # 1. An encounter that is thin altogether is found by a probe of many fingers, and of one.
         assert holder.search(encounter_form(prints))[0].subject == 700
         assert holder.search(encounter_form([prints[1]]))[0].subject == 700
@@ -86,9 +86,7 @@ def test_a_thin_finger_is_found_without_votes(
         assert holder.search(encounter_form([others[1]]))[0].subject == 701
 
 
-def test_a_thin_probe_is_compared_with_everybody(
-    gallery: FingerprintGallery, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thin_probe_is_compared_with_everybody(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matching.fingerprint.shelf.votes", lambda *a: np.zeros(a[-1], dtype=np.float32))
     for i in (3, 30, 59):
         assert gallery.search(encounter_form([thin(person(i, 5, FOUR)[1])]))[0].subject == 100 + i
@@ -97,7 +95,7 @@ def test_a_thin_probe_is_compared_with_everybody(
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_changes_leave_it_equal_to_brute_force(forms: list[EncounterForm], data: st.DataObject) -> None:
-    gallery = FingerprintGallery()
+    gallery = Gallery()
     held: dict[int, int] = {}
     for _ in range(data.draw(st.integers(1, 40))):
         key = data.draw(st.integers(0, PEOPLE - 1))
@@ -119,9 +117,7 @@ def test_any_changes_leave_it_equal_to_brute_force(forms: list[EncounterForm], d
         assert found[0].key == probe
 
 
-def test_the_best_encounter_of_a_subject_speaks_for_it(
-    gallery: FingerprintGallery, forms: list[EncounterForm]
-) -> None:
+def test_the_best_encounter_of_a_subject_speaks_for_it(gallery: Gallery, forms: list[EncounterForm]) -> None:
     gallery.add(2000, 155, forms[3])
     assert gallery.search(forms[3])[0].comparison.llr == gallery.search(forms[3])[1].comparison.llr
     assert [match.key for match in gallery.search(forms[3])[:2]] == [3, 2000]
@@ -129,7 +125,7 @@ def test_the_best_encounter_of_a_subject_speaks_for_it(
     assert gallery.subject_keys(3) == ()
 
 
-def test_a_key_is_added_once(gallery: FingerprintGallery, forms: list[EncounterForm]) -> None:
+def test_a_key_is_added_once(gallery: Gallery, forms: list[EncounterForm]) -> None:
     with pytest.raises(ValueError, match="already"):
         gallery.add(0, 100, forms[0])
     with pytest.raises(ValueError, match="no descriptors"):
@@ -137,7 +133,7 @@ def test_a_key_is_added_once(gallery: FingerprintGallery, forms: list[EncounterF
     assert len(gallery) == PEOPLE + 10
 
 
-def test_removed_and_excluded_are_not_found(gallery: FingerprintGallery) -> None:
+def test_removed_and_excluded_are_not_found(gallery: Gallery) -> None:
     assert {match.subject for match in gallery.search(impressed(3), exclude={103})}.isdisjoint({103})
     gallery.remove(3)
     assert 3 not in gallery
@@ -150,13 +146,13 @@ def test_removed_and_excluded_are_not_found(gallery: FingerprintGallery) -> None
         gallery.remove(3)
 
 
-def test_the_form_is_kept_for_comparison(gallery: FingerprintGallery, forms: list[EncounterForm]) -> None:
+def test_the_form_is_kept_for_comparison(gallery: Gallery, forms: list[EncounterForm]) -> None:
     for kept, given_form in zip(gallery.form(4).fingers, forms[4].fingers, strict=True):
         assert kept.position is given_form.position
         np.testing.assert_array_equal(kept.cylinders.bits, given_form.cylinders.bits)
 
 
-def test_swapped_hands_are_found_and_noticed(gallery: FingerprintGallery) -> None:
+def test_swapped_hands_are_found_and_noticed(gallery: Gallery) -> None:
     rng = np.random.default_rng(1)
     for i in (12, 25):
         swapped = [at(impression(t, rng), t.position.other_hand) for t in person(i, 5, FOUR)]
@@ -165,7 +161,7 @@ def test_swapped_hands_are_found_and_noticed(gallery: FingerprintGallery) -> Non
         assert best.comparison.arrangement is Arrangement.HANDS_SWAPPED
 
 
-def test_unknown_positions_are_found_on_both_sides(gallery: FingerprintGallery) -> None:
+def test_unknown_positions_are_found_on_both_sides(gallery: Gallery) -> None:
     rng = np.random.default_rng(1)
     unknown = encounter_form([at(impression(t, rng), Finger.UNKNOWN) for t in person(30, 5, FOUR)[:2]])
     best = gallery.search(unknown)[0]
@@ -176,18 +172,18 @@ def test_unknown_positions_are_found_on_both_sides(gallery: FingerprintGallery) 
     assert gallery.search(impressed(30))[0].key == 3000
 
 
-def test_poor_probes_find_nobody(gallery: FingerprintGallery) -> None:
+def test_poor_probes_find_nobody(gallery: Gallery) -> None:
     assert all(match.comparison.llr == 0 for match in gallery.search(encounter_form(())))
     empty = encounter_form([cut(template, 0) for template in person(1, 5, FOUR)])
     assert all(match.comparison.llr == 0 for match in gallery.search(empty))
-    assert FingerprintGallery().search(impressed(0)) == []
+    assert Gallery().search(impressed(0)) == []
 
 
-def test_comes_back_from_disk_as_it_was(gallery: FingerprintGallery, tmp_path: Path) -> None:
+def test_comes_back_from_disk_as_it_was(gallery: Gallery, tmp_path: Path) -> None:
     gallery.remove(7)
     gallery.watermark = 77
     gallery.save(tmp_path / "gallery")
-    loaded = FingerprintGallery.load(tmp_path / "gallery")
+    loaded = Gallery.load(tmp_path / "gallery")
     assert (len(loaded), loaded.watermark) == (len(gallery), 77)
     for i in (0, 7, 33):
         assert loaded.search(impressed(i)) == gallery.search(impressed(i))
@@ -199,15 +195,15 @@ def test_comes_back_from_disk_as_it_was(gallery: FingerprintGallery, tmp_path: P
     files = set((tmp_path / "gallery").iterdir())
     loaded.save(tmp_path / "gallery")
     assert len(list((tmp_path / "gallery").iterdir())) == len(files)
-    assert FingerprintGallery.load(tmp_path / "gallery").search(impressed(7)) == loaded.search(impressed(7))
+    assert Gallery.load(tmp_path / "gallery").search(impressed(7)) == loaded.search(impressed(7))
 
 
-def test_templates_of_two_extractors_live_in_one_gallery(gallery: FingerprintGallery, tmp_path: Path) -> None:
+def test_templates_of_two_extractors_live_in_one_gallery(gallery: Gallery, tmp_path: Path) -> None:
     prints = [replace(template, extractor=Extractor.FAST_1) for template in person(600, 5, FOUR)]
     gallery.add(600, 700, encounter_form(prints))
     gallery.add(601, 701, encounter_form([thin(prints[1])]))
     gallery.save(tmp_path)
-    loaded = FingerprintGallery.load(tmp_path)
+    loaded = Gallery.load(tmp_path)
     probe = encounter_form([impression(t, np.random.default_rng(1)) for t in person(600, 5, FOUR)])
     together = fingerprint_calibration(Extractor.LEADER_1, Extractor.FAST_1)
     for holder in (gallery, loaded):
@@ -219,17 +215,17 @@ def test_templates_of_two_extractors_live_in_one_gallery(gallery: FingerprintGal
         assert {finger.extractor for finger in holder.form(3).fingers} == {Extractor.LEADER_1}
 
 
-def test_an_index_of_an_older_format_is_refused(gallery: FingerprintGallery, tmp_path: Path) -> None:
+def test_an_index_of_an_older_format_is_refused(gallery: Gallery, tmp_path: Path) -> None:
     gallery.save(tmp_path)
     manifest = tmp_path / "gallery.json"
     manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 1'))
     with pytest.raises(GalleryDamaged, match="another version"):
-        FingerprintGallery.load(tmp_path)
+        Gallery.load(tmp_path)
 
 
 def test_an_empty_gallery_comes_back(tmp_path: Path) -> None:
-    FingerprintGallery().save(tmp_path)
-    assert len(FingerprintGallery.load(tmp_path)) == 0
+    Gallery().save(tmp_path)
+    assert len(Gallery.load(tmp_path)) == 0
 
 
 def _flip(path: Path) -> None:
@@ -244,7 +240,7 @@ def _halve(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_flip, _halve, Path.unlink])
 def test_damage_is_noticed_in_every_file(
-    gallery: FingerprintGallery, tmp_path: Path, damage: Callable[[Path], None]
+    gallery: Gallery, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     gallery.save(tmp_path)
     for path in sorted(tmp_path.iterdir()):
@@ -253,16 +249,14 @@ def test_damage_is_noticed_in_every_file(
         if path.suffix == ".json" and damage is _flip:
             path.write_text(path.read_text().replace('"watermark"', '"watermarc"'))
         with pytest.raises(GalleryDamaged):
-            FingerprintGallery.load(tmp_path)
+            Gallery.load(tmp_path)
         path.write_bytes(whole)
-    assert len(FingerprintGallery.load(tmp_path)) == len(gallery)
+    assert len(Gallery.load(tmp_path)) == len(gallery)
     with pytest.raises(GalleryDamaged):
-        FingerprintGallery.load(tmp_path / "nowhere")
+        Gallery.load(tmp_path / "nowhere")
 
 
-def test_many_threads_at_once(
-    gallery: FingerprintGallery, forms: list[EncounterForm], tmp_path: Path
-) -> None:
+def test_many_threads_at_once(gallery: Gallery, forms: list[EncounterForm], tmp_path: Path) -> None:
     probes = [impressed(i) for i in range(8)]
     faults: list[BaseException] = []
     done = threading.Event()
@@ -288,7 +282,7 @@ def test_many_threads_at_once(
         try:
             while not done.is_set():
                 gallery.save(tmp_path)
-                loaded = FingerprintGallery.load(tmp_path)
+                loaded = Gallery.load(tmp_path)
                 assert all(key in loaded for key in range(PEOPLE))
         except BaseException as fault:
             faults.append(fault)
