@@ -25,9 +25,12 @@ from rich.table import Table
 
 from capture.errors import CaptureError
 from capture.face.onnx_embedder import OnnxEmbedderSettings
+from capture.face.template import FaceTemplate
 from capture.sample import Modality
 from matching.error_rates import Interval, interval
 from matching.errors import MatchingError
+from matching.face.calibration import SCORES as FACE_SCORES
+from matching.fitting import Measured, content_with, fitted
 from rekam.config import load_settings
 from rekam.errors import RekamError
 from rekam.evaluate import (
@@ -51,12 +54,14 @@ from rekam.samples import (
     ComparedSamples,
     EvaluationError,
     Kind,
+    all_pairs,
     compare_samples,
     sample_sets,
 )
 from rekam.written import require_writable, written
 
 _CORES = len(os.sched_getaffinity(0))
+_POOR_FACE = 34  # quality below which a calibration has caps of its own, as the shipped one
 
 
 # --- 1. error rates
@@ -158,6 +163,28 @@ def samples_json(result: SamplesReport, kind: Kind, replicates: int, seed: int) 
     return json.dumps(plain({**asdict(result), "bootstrap": bootstrap}), indent=1) + "\n"
 
 
+def calibration_of_faces(compared: Sequence[ComparedSamples], before: str = "") -> str:
+    """The text of a file that says what scores of the sets' embedder are worth, fitted to all their pairs.
+
+    `before`: the text of an older such file, whose other embedders are kept. Raises `EvaluationError`.
+    """
+    templates = [made.template for one in compared for made in one.extracted if made.template is not None]
+    if not templates:
+        raise EvaluationError("no portrait gave a template: there is nothing to calibrate on")
+    embedder = FaceTemplate.from_bytes(templates[0]).embedder.hex()
+    sets = []
+    for one in compared:
+        quality = np.array([made.quality for made in one.extracted], np.int64)
+        first, second = all_pairs(len(quality))
+        poorer = np.minimum(quality[first], quality[second])
+        sets.append(Measured(one.pairs, poorer, poorer))
+    try:
+        found = fitted(sets, FACE_SCORES, bins=(_POOR_FACE,))
+    except ValueError as error:
+        raise EvaluationError(f"the portraits cannot be calibrated on: {error}") from error
+    return content_with(FACE_SCORES, {(embedder, embedder): found}, [one.name for one in compared], before)
+
+
 # --- 3. the commands
 
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
@@ -187,6 +214,7 @@ class _Wanted:
     cache: Path | None
     replicates: int
     seed: int
+    calibrate: Path | None = None
 
 
 def evaluate_iris(
@@ -224,11 +252,21 @@ def evaluate_face(
     json_out: Json = None,
     page: Page = None,
     cache_folder: Cache = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what scores are worth, for a face network of your own, to this file: "
+            "the setting face_embedder_calibration names it."
+        ),
+    ] = None,
     replicates: Replicates = REPLICATES,
     seed: Seed = SEED,
 ) -> None:
-    """Measure EER, FNMR at FMR 1e-2, 1e-3 and 1e-4 with intervals, on folders of real portraits."""
-    wanted = _Wanted(workers, det, scores, json_out, page, cache_folder, replicates, seed)
+    """Measure EER, FNMR at FMR 1e-2, 1e-3 and 1e-4 with intervals, on folders of real portraits.
+
+    The network is dlib's, or the one that the settings face_embedder_* name.
+    """
+    wanted = _Wanted(workers, det, scores, json_out, page, cache_folder, replicates, seed, calibrate)
     _evaluate(folders, PORTRAITS, wanted)
 
 
@@ -251,7 +289,7 @@ def _evaluate(folders: Sequence[Path], kind: Kind, wanted: _Wanted) -> None:
         if wanted.page is not None:
             require_html(wanted.page)
         json_file = None if wanted.json_out in (None, "-") else Path(wanted.json_out or "")
-        for target in (wanted.scores, wanted.det, json_file, wanted.page):
+        for target in (wanted.scores, wanted.det, json_file, wanted.page, wanted.calibrate):
             if target is not None:
                 require_writable(target)
         embedder = load_settings().face_embedder if kind is PORTRAITS else None
@@ -277,6 +315,9 @@ def _evaluate(folders: Sequence[Path], kind: Kind, wanted: _Wanted) -> None:
         if json_file is not None:
             text = samples_json(result, kind, wanted.replicates, wanted.seed)
             written(json_file, text.encode())
+        if wanted.calibrate is not None:
+            before = wanted.calibrate.read_text(encoding="utf-8") if wanted.calibrate.exists() else ""
+            written(wanted.calibrate, calibration_of_faces(compared, before).encode())
         if wanted.page is not None:
             made = Circumstances(
                 date=f"{datetime.now().astimezone():%d %B %Y}",

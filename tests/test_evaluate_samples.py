@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from capture.iris.template import GROUP_WORDS, IrisTemplate
 from capture.quality import Feedback
 from capture.sample import EyePosition, Modality
 from matching.error_rates import FAILED, Pairs
+from matching.face.calibration import face_calibration
 from matching.face.comparison import compare_faces, face_form
 from matching.iris.comparison import compare_irises, iris_form
 from rekam import samples, samples_page
 from rekam.cli import app
 from rekam.evaluate import write_scores
-from rekam.evaluate_samples import samples_report, samples_tables
+from rekam.evaluate_samples import calibration_of_faces, samples_report, samples_tables
 from rekam.page import Circumstances
 from rekam.samples import (
     EYES,
@@ -225,6 +227,27 @@ def test_a_page_of_sets_whose_images_are_gone(kind: Kind, monkeypatch: pytest.Mo
     assert "://" not in written
     if kind is PORTRAITS:  # the same page from the same figures
         assert samples_page.samples_page(sets, result, made, QUIET) == written
+
+
+def test_a_calibration_of_ones_own_embedder(tmp_path: Path) -> None:
+    sets = [made_set(PORTRAITS, subjects=20), made_set(PORTRAITS, "b")]
+    file = tmp_path / "calibration.json"
+    file.write_text(calibration_of_faces(sets))
+    found = face_calibration(b"embedder", file)
+    assert (found.genuine_pairs, found.impostor_pairs) == (58 + 22, 59 * 58 // 2 - 58 + 23 * 22 // 2 - 22)
+    assert found.llr(0.99, 60) > 1 > -0.5 > found.llr(0.5, 60)
+    # none of the portraits was poor: nothing is known of such
+    assert found.llr(0.99, 20) < found.llr(0.99, 60)
+    assert found.fmr(0.5) > found.fmr(0.9)
+    # another embedder's calibration is kept
+    again = calibration_of_faces(sets, file.read_text().replace(b"embedder".hex(), b"embedde2".hex()))
+    (tmp_path / "both.json").write_text(again)
+    for embedder in (b"embedder", b"embedde2"):
+        assert face_calibration(embedder, tmp_path / "both.json").llr(0.99, 60) == found.llr(0.99, 60)
+    none = made_set(PORTRAITS)
+    failed = tuple(Extracted(None, 0, (), "") for _ in none.extracted)
+    with pytest.raises(EvaluationError, match="nothing to calibrate on"):
+        calibration_of_faces([replace(none, extracted=failed)])
 
 
 # --- 3. from images
