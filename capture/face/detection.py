@@ -34,8 +34,9 @@ class Params:
 
 
 _PARAMS = Params()
-# dlib's detectors write into buffers of their own, without the interpreter's lock.
-_ONE_AT_A_TIME = Lock()
+# dlib's detectors write into buffers of their own, without the interpreter's lock. The second's work must not
+# hold up the first's.
+_FIRST, _SECOND = Lock(), Lock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +64,7 @@ class DetectedFace:
 
 
 class FaceFinder:
-    """Finds faces and their landmarks. Thread-safe; one search runs at a time.
+    """Finds faces and their landmarks. Thread-safe; each detector runs one search at a time.
 
     Creating the first one takes 1 s; raises `ModelUnavailable`.
     """
@@ -82,14 +83,14 @@ class FaceFinder:
         """
         longest = max(image.shape[:2])
         small, back = _resized(image, min(1.0, self._params.longest / longest))
-        with _ONE_AT_A_TIME:
+        with _FIRST:
             squares, scores, _ = self._models.first.run(small, 0, 0.0)
         found = [_face(square, back, float(score)) for square, score in zip(squares, scores, strict=True)]
         if not found:
             small, back = _resized(image, min(self._params.second / longest, self._params.max_enlarged))
             if min(small.shape[:2]) < self._params.narrowest:
                 return ()
-            with _ONE_AT_A_TIME:
+            with _SECOND:
                 found = [_face(one.rect, back, 0.0) for one in self._models.second(small, 0)]
         return tuple(sorted(found, key=lambda face: (-face.score, face.left, face.top)))
 
