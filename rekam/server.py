@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 from capture.errors import CaptureError
 from matching.errors import MatchingError
 from rekam import codec
+from rekam.capturing import Check
 from rekam.config import Settings
 from rekam.errors import DeadlinePassed, InvalidRequest, RekamError
 from rekam.exchange import Recapture
@@ -34,7 +35,7 @@ from rekam.v1 import (
     quality_pb2,
     quality_pb2_grpc,
 )
-from rekam.workflow import Check, Workflow
+from rekam.workflow import Workflow
 
 log = logging.getLogger(__name__)
 
