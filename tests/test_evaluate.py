@@ -33,19 +33,16 @@ from rekam.evaluate import (
 )
 from rekam.prints import (
     Compared,
-    EvaluationError,
-    Extracted,
     Impression,
     PrintSet,
-    all_pairs,
     compare_chunk,
     extract,
     extraction_sources,
-    mapped,
     print_set,
     print_sets,
     read_print,
 )
+from rekam.samples import EvaluationError, Extracted, all_pairs, mapped
 from tests.test_written import full_disk
 
 # --- which files
