@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from capture.errors import ModelUnavailable
-from capture.face.alignment import cut_out, similarity
+from capture.face.alignment import cut_out, similarity, with_mirror_images
 from capture.face.resnet_graph import INPUT_SIDE, resnet_graph
 from capture.face.template import EMBEDDER_BYTES
 from capture.face.weights import Weights
@@ -80,12 +80,11 @@ class DlibEmbedder:
     def crops(self, image: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> NDArray[np.uint8]:
         """The face with three margins, and the mirror images, `(6, 150, 150, 3) uint8`. Cost: 1 ms."""
         size = (INPUT_SIDE, INPUT_SIDE)
-        motions = [
-            similarity(landmarks, (_PLACES + margin) / (1 + 2 * margin) * INPUT_SIDE) for margin in _MARGINS
-        ]
-        return np.stack(
-            [cut_out(image, motion, size, mirrored=way) for motion in motions for way in (False, True)]
-        )
+        cuts = []
+        for margin in _MARGINS:
+            places = (_PLACES + margin) / (1 + 2 * margin) * INPUT_SIDE
+            cuts.append(cut_out(image, similarity(landmarks, places), size))
+        return with_mirror_images(np.stack(cuts))
 
     def vectors(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """`(n, 128) float32`. Cost: 7 ms each."""

@@ -20,7 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from capture.errors import ModelUnavailable
-from capture.face.alignment import cut_out, similarity
+from capture.face.alignment import cut_out, similarity, with_mirror_images
 from capture.face.template import EMBEDDER_BYTES, MAX_VALUES
 
 _Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -39,7 +39,10 @@ class ChannelOrder(StrEnum):
 
 
 class Engine(StrEnum):
-    """What runs the network; `fastest` measures both when it is loaded."""
+    """What runs the network; `fastest` measures both when it is loaded.
+
+    OpenCV's runs one image at a time: one copy of a large network in memory is enough.
+    """
 
     FASTEST = "fastest"
     ONNX_RUNTIME = "onnx_runtime"
@@ -131,8 +134,8 @@ class OnnxEmbedder:
         settings = self._settings
         right_eye, left_eye = landmarks[2:4].mean(axis=0), landmarks[0:2].mean(axis=0)
         motion = similarity(np.array([right_eye, left_eye, landmarks[4]]), np.array(settings.places))
-        ways = (False, True) if settings.mirrored else (False,)
-        return np.stack([cut_out(image, motion, settings.size, mirrored=way) for way in ways])
+        crops = cut_out(image, motion, settings.size)[None]
+        return with_mirror_images(crops) if settings.mirrored else crops
 
     def vectors(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """`(n, D) float32`; raises `ModelUnavailable` where the network gives no finite vector."""

@@ -129,8 +129,7 @@ def face_measures(
     places = np.array([params.right_eye, params.left_eye, params.nose])
     motion = similarity(np.array([right, left, nose]), places)
     grey = cv2.cvtColor(cut_out(image, motion, params.size), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    white = np.full((height, width, 3), 255, dtype=np.uint8)
-    seen = cut_out(white, motion, params.size)[..., 0] > 0
+    seen = cut_out(np.full((height, width), 255, dtype=np.uint8), motion, params.size) > 0
     x, y = np.meshgrid(np.arange(params.size[0]), np.arange(params.size[1]))
     oval = ((x - 64) / 38) ** 2 + ((y - 88) / 54) ** 2 <= 1
     face = oval & seen
