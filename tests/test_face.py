@@ -288,6 +288,21 @@ def test_what_shows_no_face_says_so(extractor: FaceExtractor, development_data: 
         assert extraction.quality.feedback == (Feedback.NO_FACE,)
 
 
+class Undecided(DlibEmbedder):
+    """A network whose vectors cancel out."""
+
+    def vectors(self, crops: Image) -> NDArray[np.float32]:
+        one = super().vectors(crops[:1])
+        return np.concatenate([one, -one])
+
+
+def test_vectors_that_cancel_out_make_no_template(portrait: Image) -> None:
+    extraction = FaceExtractor(Undecided()).extract(FaceSample(portrait))
+    assert extraction.template is None
+    assert (extraction.quality.usable, extraction.quality.score) == (False, 0)
+    assert extraction.quality.feedback == (Feedback.FACE_UNCLEAR,)
+
+
 def test_a_tiny_and_a_huge_portrait(extractor: FaceExtractor, portrait: Image, plain: FaceTemplate) -> None:
     tiny = extractor.extract(FaceSample(resized(portrait, 0.25)))
     assert not tiny.quality.usable

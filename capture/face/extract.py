@@ -9,7 +9,7 @@ from capture.face.detection import DetectedFace, FaceFinder
 from capture.face.embedder import DlibEmbedder, FaceEmbedder
 from capture.face.quality import face_measures, no_face, portrait_quality
 from capture.face.template import FaceTemplate
-from capture.quality import Quality
+from capture.quality import Feedback, Quality
 from capture.sample import FaceSample
 from capture.trace import Trace, no_trace
 
@@ -63,7 +63,8 @@ class FaceExtractor:
         quality = portrait_quality(face_measures(image, faces, landmarks, vectors), self._embedder.steady)
         vector = one_direction(vectors)
         if vector is None:
-            return FaceExtraction(None, replace(quality, score=0, usable=False))
+            unclear = replace(quality, score=0, usable=False, feedback=(Feedback.FACE_UNCLEAR,))
+            return FaceExtraction(None, unclear)
         trace("vector", vector)
         return FaceExtraction(FaceTemplate(vector, quality.score, self._embedder.digest), quality)
 
