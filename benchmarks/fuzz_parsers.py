@@ -528,7 +528,7 @@ TARGETS = {
         ("rekam.client",),
         (b"right", b"left", b"index", b"unknown"),
     ),
-    "calibration": Target(calibration, calibrations, ("matching.fingerprint.calibration",)),
+    "calibration": Target(calibration, calibrations, ("matching.calibration",)),
 }
 
 
