@@ -55,14 +55,13 @@ class Captured:
 
     @property
     def refused(self) -> bool:
-        """Whether it should be captured again. Of several faces nobody can say whose is meant."""
+        """Whether it should be captured again."""
         if self.template is None:
             return True
-        if self.quality is not None and Feedback.SEVERAL_FACES in self.quality.feedback:
-            return True
+        if self.quality is not None:
+            return not _taken(self.quality, self.presented)
         few = isinstance(self.template, FingerprintTemplate) and len(self.template) < _FEW_MINUTIAE
-        poor = few if self.quality is None else not self.quality.usable
-        return poor and not self.presented.best_effort
+        return few and not self.presented.best_effort
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +137,7 @@ class Capturing:
         check()
         seen = self._pool.submit(self._seen, presented, presented.image).result()
         template = seen.template
-        sendable = seen.quality.usable or presented.best_effort
+        sendable = _taken(seen.quality, presented)
         return Assessed(
             quality=seen.quality,
             template=template.to_bytes() if template is not None and sendable else None,
@@ -294,6 +293,13 @@ def _agreed(declared: Position, told: P) -> P:
     if declared and told and declared != told:
         raise TemplateRefused(f"the template is of the {told.words}, not the {type(told)(declared).words}")
     return type(told)(declared or told)
+
+
+def _taken(quality: Quality, presented: Presented) -> bool:
+    """Whether an image is good enough. Of several faces nobody can say whose is meant, best effort or not."""
+    if Feedback.SEVERAL_FACES in quality.feedback:
+        return False
+    return quality.usable or presented.best_effort
 
 
 def _captured(presented: Presented, seen: _Seen) -> Captured:

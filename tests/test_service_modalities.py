@@ -30,6 +30,7 @@ from tests.bodies import (
     body_samples,
     enroll_body,
     eye,
+    face,
     identify_body,
     missing_eyes,
     shown_eyes,
@@ -223,6 +224,41 @@ def test_identify_and_verify_take_any_modality(service: Service) -> None:
         assert len(answer.candidate.irises) == 2
 
 
+def test_eyes_and_faces_name_candidates_among_more_than_a_shortlist(service: Service) -> None:
+    people = 30
+    for number in range(people):
+        shown = Body(irises=(eye(number, RIGHT), eye(number, LEFT)), face=face(number))
+        assert enroll(service, number, shown).decision == UNIQUE
+    for number in (0, 17, 29):
+        one_eye = Body(irises=(eye(number, LEFT),)).again(1)
+        found = service.client.identification.Identify(identify_body(one_eye), timeout=60)
+        assert found.candidates[0].nik == made_up_nik(number)
+        assert found.match in (identification_pb2.MATCH_YES, identification_pb2.MATCH_UNCERTAIN)
+        looked = Body(face=face(number)).again(1)
+        found = service.client.identification.Identify(identify_body(looked), timeout=60)
+        assert found.candidates[0].nik == made_up_nik(number)
+        assert found.match == identification_pb2.MATCH_UNCERTAIN
+        both = Body(irises=(eye(number, LEFT), eye(number, RIGHT))).again(2)
+        request = enroll_body(f"again-{number}", people + number, both)
+        assert recorded(service.client.enrollment.Enroll(request, timeout=60)).decision == DUPLICATE
+
+
+def test_an_encounter_is_added_with_any_modality(service: Service) -> None:
+    first = enroll(service, 0, body(0))
+    for decision, shown in ((RETURNING, eyes_of(0).again(1)), (COLLISION, eyes_of(1))):
+        whole = enroll_body("", 0, shown)
+        request = enrollment_pb2.AddEncounterRequest(
+            request_id=f"add-{decision}",
+            subject_id=first.subject_id,
+            samples=whole.samples,
+            missing=whole.missing,
+            missing_eyes=whole.missing_eyes,
+            missing_face=whole.missing_face,
+        )
+        e = recorded(service.client.enrollment.AddEncounter(request, timeout=60))
+        assert (e.decision, len(e.irises), e.missing_face) == (decision, 2, NOT_CAPTURED)
+
+
 def test_a_case_shows_every_sample_of_both(service: Service) -> None:
     enroll(service, 0, body(0))
     held = enroll(service, 1, body(0).again(1))
@@ -414,10 +450,16 @@ def test_images_of_eyes_and_a_face_are_enrolled_kept_and_found(
 def test_several_faces_are_sent_back_however_hard_the_capture(
     service: Service, portraits: list[bytes]
 ) -> None:
-    [item] = recapture(service, with_images(portrait_sample(side_by_side(*portraits))))
+    both = portrait_sample(side_by_side(*portraits))
+    [item] = recapture(service, with_images(both))
     assert (item.modality, item.position, item.eye) == (FACE, 0, 0)
     assert "several_faces" in [f.code for f in item.quality.feedback]
     assert item.advice == "More than one face is in the picture: photograph one person alone."
+    # Nor by way of a template.
+    assessed = service.client.quality.Assess(
+        quality_pb2.AssessRequest(sample=both, include_template=True), timeout=60
+    )
+    assert (assessed.quality.usable, assessed.template) == (False, b"")
 
 
 def test_what_was_assessed_can_be_sent_instead_of_the_image(
