@@ -114,6 +114,32 @@ def template(data: bytes) -> None:
         _same(read.to_bytes(), one)
 
 
+def iris_template(data: bytes) -> None:
+    """`TemplateRefused`, or a template written back byte for byte; once more with the checksum put right."""
+    from capture.iris.template import IrisTemplate
+
+    repaired = data[:12] + struct.pack(">I", zlib.crc32(data[:12] + data[16:])) + data[16:]
+    for one in (data, repaired):
+        try:
+            read = IrisTemplate.from_bytes(one)
+        except TemplateRefused:
+            continue
+        _same(read.to_bytes(), one)
+
+
+def face_template(data: bytes) -> None:
+    """`TemplateRefused`, or a template written back byte for byte; once more with the checksum put right."""
+    from capture.face.template import FaceTemplate
+
+    repaired = data[:16] + struct.pack(">I", zlib.crc32(data[:16] + data[20:])) + data[20:]
+    for one in (data, repaired):
+        try:
+            read = FaceTemplate.from_bytes(one)
+        except TemplateRefused:
+            continue
+        _same(read.to_bytes(), one)
+
+
 def minutiae_record(data: bytes) -> None:
     """`RecordRefused`, or a record that is written back byte for byte, and so is its extended data."""
     from capture.formats.extended_data import extended_block, read_extended_data
@@ -312,6 +338,27 @@ def templates() -> list[bytes]:
     ]
 
 
+def iris_templates() -> list[bytes]:
+    """Templates of one group and of four."""
+    from capture.iris.template import GROUP_WORDS, IrisTemplate
+    from capture.sample import EyePosition
+
+    rng = np.random.default_rng(3)
+    made = []
+    for groups in (1, 4):
+        code, mask = rng.integers(0, 2**63, (2, groups * GROUP_WORDS), np.uint64)
+        made.append(IrisTemplate(code & mask, mask, EyePosition.LEFT, 70).to_bytes())
+    return made
+
+
+def face_templates() -> list[bytes]:
+    """Templates of one value and of 128."""
+    from capture.face.template import FaceTemplate
+
+    vectors = [np.eye(1, n, dtype=np.float32)[0] for n in (1, 128)]
+    return [FaceTemplate(vector, 70, b"embedder").to_bytes() for vector in vectors]
+
+
 def minutiae_records() -> list[bytes]:
     """A record of every format, made of a template; the annexes' examples."""
     from capture.fingerprint.template import FingerprintTemplate
@@ -504,6 +551,8 @@ TARGETS = {
     ),
     "wsq": Target(wsq, lambda: images("wsq"), ("capture.wsq",)),
     "template": Target(template, templates, ("capture.fingerprint.template",)),
+    "iris-template": Target(iris_template, iris_templates, ("capture.iris.template",)),
+    "face-template": Target(face_template, face_templates, ("capture.face.template",)),
     "minutiae-record": Target(
         minutiae_record,
         minutiae_records,

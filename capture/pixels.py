@@ -175,14 +175,19 @@ def _grey(image: Image.Image) -> NDArray[np.uint8]:
     """8-bit luma `(H, W) uint8` of a loaded image of any mode; transparent parts become white."""
     if image.mode.startswith("I;16"):
         return eight_bits(np.asarray(image).astype(np.uint16), 16)
-    return np.array(_opaque(image).convert("L"), dtype=np.uint8)
+    return _pixels(_opaque(image), "L")
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     """8-bit colour `(H, W, 3) uint8` of a loaded image of any mode; transparent parts become white."""
     if image.mode.startswith("I;16"):
         return np.repeat(_grey(image)[..., None], 3, axis=2)
-    return np.array(_opaque(image).convert("RGB"), dtype=np.uint8)
+    return _pixels(_opaque(image), "RGB")
+
+
+def _pixels(image: Image.Image, mode: str) -> NDArray[np.uint8]:
+    """The pixels in a mode of 8 bits a channel, read-only; nothing is copied twice: portraits are large."""
+    return np.asarray(image if image.mode == mode else image.convert(mode), dtype=np.uint8)
 
 
 def _opaque(image: Image.Image) -> Image.Image:

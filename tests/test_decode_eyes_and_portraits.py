@@ -212,6 +212,13 @@ def test_only_portraits_are_turned_as_the_camera_was_held(name: str, orientation
         assert np.abs(image.astype(int) - grey()).max() <= tolerance
 
 
+def test_a_phones_picture_with_a_second_one_behind_it_is_one_portrait() -> None:
+    stream = io.BytesIO()
+    picture = Image.fromarray(colour())
+    picture.save(stream, "MPO", save_all=True, append_images=[picture.resize((80, 65))])
+    assert decode_face_image(stream.getvalue()).image.shape == (130, 160, 3)
+
+
 def test_an_orientation_that_no_camera_has_turns_nothing() -> None:
     for name in ("png", "tiff"):
         for orientation in (0, 9, 60_000):
