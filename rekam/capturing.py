@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -74,11 +75,15 @@ class _Seen:
 
 
 class _Faces:
-    """The extractor of faces, and how many values its embedder gives."""
+    """The extractor of faces, and how many values its embedder gives.
+
+    Raises `ModelUnavailable`, and `MatchingError` where nobody knows what the embedder's scores are worth.
+    """
 
     __slots__ = ("extractor", "values")
 
-    def __init__(self, embedder: FaceEmbedder) -> None:
+    def __init__(self, embedder: FaceEmbedder, calibration: Path | None) -> None:
+        face_calibration(embedder.digest, calibration)
         self.extractor = FaceExtractor(embedder)
         picture = np.zeros((200, 200, 3), dtype=np.uint8)
         # Outer and inner corner of the left eye, of the right eye, base of the nose.
@@ -93,8 +98,13 @@ class Capturing:
         self._default = settings.extractor
         self._fingers = {choice: FingerprintExtractor(choice) for choice in ExtractorChoice}
         self._irises = IrisExtractor()
-        self._faces = _own_faces(settings)
+        self._calibration = settings.face_embedder_calibration
+        self._faces: _Faces | None = None
         self._faces_lock = threading.Lock()
+        own = settings.face_embedder
+        if own is not None or self._calibration is not None:
+            # What the user set is tried at once.
+            self._faces = _Faces(DlibEmbedder() if own is None else OnnxEmbedder(own), self._calibration)
         self._calibrated = _calibrated()
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="rekam-extract")
 
@@ -150,11 +160,11 @@ class Capturing:
         )
 
     @property
-    def faces(self) -> "_Faces":
+    def faces(self) -> _Faces:
         """The face network, loaded when the first face comes: 2 s, and many offices have none."""
         with self._faces_lock:
             if self._faces is None:
-                self._faces = _Faces(DlibEmbedder())
+                self._faces = _Faces(DlibEmbedder(), self._calibration)
             return self._faces
 
     def _seen(self, presented: Presented, image: bytes) -> _Seen:
@@ -314,20 +324,6 @@ def _captured(presented: Presented, seen: _Seen) -> Captured:
         case FaceSample():
             position = None
     return Captured(presented, position, kept, seen.quality, seen.sample.format)
-
-
-def _own_faces(settings: Settings) -> "_Faces | None":
-    """The extractor with what the user set about faces, None where that is nothing.
-
-    Raises `ModelUnavailable` where a network cannot be used, `MatchingError` where nobody knows what its
-    scores are worth.
-    """
-    own, calibration = settings.face_embedder, settings.face_embedder_calibration
-    if own is None and calibration is None:
-        return None
-    embedder = DlibEmbedder() if own is None else OnnxEmbedder(own)
-    face_calibration(embedder.digest, calibration)
-    return _Faces(embedder)
 
 
 @contextmanager
