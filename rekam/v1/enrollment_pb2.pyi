@@ -70,15 +70,19 @@ class EnrollRequest(_message.Message):
     """Why no face is presented; where the service is set to require one, it must be presented or declared."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
-        """One sample a finger, an eye and the face: 1 to 13; required."""
+        """One sample of each finger, each eye and the face, 1 to 13; required."""
 
     @_builtins.property
     def missing(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.MissingFinger]:
-        """Every finger that is not presented; all ten must be presented or declared missing."""
+        """Every finger that is not presented; all ten must be presented or declared missing, unless the service is
+        set not to require fingerprints and none is presented.
+        """
 
     @_builtins.property
     def missing_eyes(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.MissingEye]:
-        """Where an eye is presented or declared missing, the other must be too."""
+        """Every eye that is not presented. Where one is presented or declared missing, or the service is set to
+        require irises, both must be.
+        """
 
     def __init__(
         self,
@@ -270,7 +274,7 @@ class AddEncounterRequest(_message.Message):
     """As in EnrollRequest."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
-        """One sample a finger, an eye and the face: 1 to 13; required."""
+        """One sample of each finger, each eye and the face, 1 to 13; required."""
 
     @_builtins.property
     def missing(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.MissingFinger]:

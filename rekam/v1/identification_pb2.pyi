@@ -64,7 +64,7 @@ class IdentifyRequest(_message.Message):
     """Compare with everybody instead of searching the index: slow, the reference for checking the index."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
-        """One sample a finger, an eye and the face: 1 to 13; required."""
+        """One sample of each finger, each eye and the face, 1 to 13; required."""
 
     @_builtins.property
     def exclude_subject_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -183,7 +183,7 @@ class VerifyRequest(_message.Message):
     """The subject of a NIK."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
-        """One sample a finger, an eye and the face: 1 to 13; required."""
+        """One sample of each finger, each eye and the face, 1 to 13; required."""
 
     def __init__(
         self,

@@ -201,7 +201,7 @@ class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.Val
     DECISION_COLLISION: _Decision.ValueType  # 4
     """Known NIK, another subject matches or its own does not: held, case opened."""
     DECISION_REVIEW: _Decision.ValueType  # 5
-    """Uncertain: held, case opened."""
+    """Uncertain, or modalities disagree: held, case opened."""
 
 class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
     """What became of an encounter. The table is in docs/architecture.md."""
@@ -217,7 +217,7 @@ DECISION_DUPLICATE: Decision.ValueType  # 3
 DECISION_COLLISION: Decision.ValueType  # 4
 """Known NIK, another subject matches or its own does not: held, case opened."""
 DECISION_REVIEW: Decision.ValueType  # 5
-"""Uncertain: held, case opened."""
+"""Uncertain, or modalities disagree: held, case opened."""
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 class _Reason:
