@@ -4,8 +4,8 @@
 
 writes some as PNG. A drawn eye is a texture of fibres, crypts and a collarette between pupil and limbus, and
 every capture of it has its own gaze, roll, pupil width, lids, lashes, reflections, light, blur and noise.
-They exercise the pipeline from the image to the decision. Their error rates say nothing about real eyes: textures
-of different eyes are independent noise, and the lids are as regular as the pipeline thinks they are.
+They exercise the pipeline from the image to the decision. Their error rates say nothing about real eyes:
+textures of different eyes are independent noise, and the lids are as regular as the pipeline thinks they are.
 """
 
 from dataclasses import dataclass

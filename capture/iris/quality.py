@@ -37,11 +37,11 @@ PARAMS = Params()
 _SCALES = (
     ("usable_area", 10.0, 60.0, Feedback.EYE_COVERED),
     ("iris_radius", 25.0, 60.0, Feedback.EYE_SMALL),
-    ("in_picture", 50.0, 90.0, Feedback.EYE_CUT_OFF),
+    ("in_picture", 55.0, 95.0, Feedback.EYE_CUT_OFF),
     ("sharpness", 0.2, 0.9, Feedback.EYE_BLURRED),
     ("iris_pupil_contrast", 8.0, 40.0, Feedback.EYE_PALE),
     ("iris_sclera_contrast", 0.0, 5.0, Feedback.EYE_PALE),
-    ("concentricity", 60.0, 85.0, Feedback.GAZE_ASIDE),
+    ("concentricity", 65.0, 88.0, Feedback.GAZE_ASIDE),
     ("pupil_roundness", 60.0, 88.0, Feedback.GAZE_ASIDE),
     ("pupil_width", 25.0, 42.0, Feedback.PUPIL_WIDE),
     ("pupil_ratio", 12.0, 20.0, Feedback.PUPIL_NARROW),
@@ -107,7 +107,7 @@ def iris_quality(measures: dict[str, float], params: Params = PARAMS) -> Quality
         for name, hopeless, good, advice in _SCALES
     ]
     score = 100 * float(np.prod([0.1 + 0.9 * share for share, _ in shares]))
-    poor = sorted((share, place) for place, (share, _) in enumerate(shares) if share < 0.4)
+    poor = sorted((share, place) for place, (share, _) in enumerate(shares) if share < 0.5)
     feedback = tuple(dict.fromkeys(shares[place][1] for _, place in poor))
     usable = measures["usable_area"] >= params.least_area and score >= params.poor
     if not usable and not feedback:

@@ -159,7 +159,11 @@ def pupil_candidates(clean: _Grey, params: Params = PARAMS) -> list[tuple[float,
         found.append(
             (
                 float(strength[r, row, column]),
-                Circle((column + 0.5) / scale - 0.5, (row + 0.5) / scale - 0.5, radius / scale),
+                Circle(
+                    float((column + 0.5) / scale - 0.5),
+                    float((row + 0.5) / scale - 0.5),
+                    float(radius / scale),
+                ),
             )
         )
         near = np.hypot(x - column, y - row) < max(2.0, 0.4 * radius)
@@ -216,7 +220,8 @@ def limbus_sides(smooth: _Floats, pupil: Circle, params: Params = PARAMS) -> tup
     both = right[:, None] + left - np.maximum(uneven - 0.08, 0)
     both[(uneven > 0.4) | (mean < 1.25 * pupil.radius)] = -9
     i, j = np.unravel_index(int(np.argmax(both)), both.shape)
-    return Circle(pupil.x + (radii[i] - radii[j]) / 2, pupil.y, float(mean[i, j])), float(both[i, j] / 2)
+    limbus = Circle(float(pupil.x + (radii[i] - radii[j]) / 2), pupil.y, float(mean[i, j]))
+    return limbus, float(both[i, j] / 2)
 
 
 def pupil_circle(smooth: _Floats, spots: _Bools, start: Circle) -> Circle:
@@ -316,7 +321,9 @@ def _fitted(circle: Circle, distance: _Numbers, weight: _Floats) -> Circle:
     normal = (waves * now[:, None]).T
     oval = np.linalg.lstsq(normal @ waves, normal @ reach, rcond=None)[0]
     oval = min(float(np.hypot(oval[0], oval[1]) / radius), 1.0)
-    return Circle(circle.x + a / 2, circle.y + b / 2, float(radius), (1 - oval) / (1 + oval))
+    return Circle(
+        float(circle.x + a / 2), float(circle.y + b / 2), float(radius), float((1 - oval) / (1 + oval))
+    )
 
 
 def eyelids(
