@@ -56,6 +56,7 @@ class Picture:
     dpi: tuple[float, float] | None
 
 
+_CODESTREAM = b"\xff\x4f\xff\x51"
 _FORMATS = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"\xff\xd8\xff", "jpeg"),
@@ -64,7 +65,7 @@ _FORMATS = (
     (b"MM\x00*", "tiff"),
     (b"\xff\xa0", "wsq"),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "jp2"),
-    (b"\xff\x4f\xff\x51", "j2k"),
+    (_CODESTREAM, "j2k"),
 )
 # The plugins themselves, not `Image.open`: no other format is tried, and the limit on pixels is ours.
 _PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -155,6 +156,8 @@ def _pillow(data: bytes, encoding: str, limits: PixelLimits, colour: bool, turni
         check_size(*loaded.size, limits)
         if getattr(loaded, "n_frames", 1) != 1:
             raise ImageRefused(ImageProblem.SEVERAL_FRAMES, "the file holds several images: send one each")
+        if encoding in ("jp2", "j2k"):
+            _check_depth(data)
         dpi = loaded.info.get("dpi")
         turned = loaded.getexif().get(ExifTags.Base.Orientation) if encoding == "tiff" else None
         loaded.load()
@@ -169,6 +172,19 @@ def _pillow(data: bytes, encoding: str, limits: PixelLimits, colour: bool, turni
         # `load` stops at the last row; only `verify` compares every chunk's checksum.
         PngImagePlugin.PngImageFile(io.BytesIO(data)).verify()
     return Picture(pixels, encoding, None if dpi is None else (float(dpi[0]), float(dpi[1])))
+
+
+def _check_depth(data: bytes) -> None:
+    """Refuse JPEG 2000 of several channels of more than 8 bits: Pillow 13 turns what is white there to black.
+
+    Channels and depth stand in the SIZ segment at the beginning of the codestream (ISO/IEC 15444-1, A.5.1).
+    """
+    at = data.find(_CODESTREAM) + len(_CODESTREAM) + 38
+    channels = int.from_bytes(data[at - 2 : at], "big")
+    depths = [(coded & 0x7F) + 1 for coded in data[at : at + 3 * channels : 3]]
+    if channels > 1 and max(depths, default=8) > 8:
+        text = f"JPEG 2000 of {channels} channels and {max(depths)} bits is not read: send 8 bits a channel"
+        raise ImageRefused(ImageProblem.UNKNOWN_FORMAT, text)
 
 
 def _grey(image: Image.Image) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -173,6 +174,19 @@ def test_sixteen_bits_become_eight_and_grey_three_channels(name: str) -> None:
     for deep in (wide, grey()):
         portrait = decode_face_image(encoded(deep, name)).image
         assert all(np.array_equal(portrait[..., i], grey()) for i in range(3))
+
+
+@pytest.mark.parametrize("name", ["png", "tiff"])
+def test_colour_of_sixteen_bits_becomes_eight(name: str) -> None:
+    _, data = cv2.imencode(f".{name}", colour()[..., ::-1].astype(np.uint16) * 257)
+    assert np.array_equal(decode_face_image(data.tobytes()).image, colour())
+
+
+def test_colour_of_sixteen_bits_in_jpeg_2000_is_refused_rather_than_falsified() -> None:
+    _, data = cv2.imencode(".jp2", np.full((130, 160, 3), 65535, np.uint16))
+    assert face_problem(data.tobytes()) is iris_problem(data.tobytes()) is ImageProblem.UNKNOWN_FORMAT
+    _, data = cv2.imencode(".jp2", np.full((130, 160, 3), 255, np.uint8))
+    assert (decode_face_image(data.tobytes()).image == 255).all()
 
 
 def test_colour_becomes_luma_and_transparency_white() -> None:
