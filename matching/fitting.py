@@ -15,6 +15,7 @@ from matching.calibration import FORMAT, Calibration, Scores
 from matching.error_rates import Pairs
 
 LIKE_OTHERS = 0.99  # a score below so many of the impostors' is like theirs
+UNSEEN = (0.9, 0.99, 0.999)  # where among the impostors the rule of three puts mates that were not seen
 
 Values = NDArray[np.float64]
 
@@ -46,12 +47,19 @@ def together(sets: Sequence[Measured]) -> Measured:
 
 
 def fitted(
-    sets: Sequence[Measured], scores: Scores, *, correction: float = 0.0, bins: tuple[float, ...] = ()
+    sets: Sequence[Measured],
+    scores: Scores,
+    *,
+    correction: float = 0.0,
+    bins: tuple[float, ...] = (),
+    unseen_mates: bool = True,
 ) -> Calibration:
     """Calibrate on the pairs of several sets; pairs without a score (failed extractions) are left out.
 
     `correction`: what a sample e times as rich scores more by chance; `bins`: of detail, each with caps of
-    its own. Raises `ValueError` where there are no genuine or no impostor pairs.
+    its own. `unseen_mates`: three more mates are imagined among the best impostors, so that a score which few
+    impostors reach does not deny, though no mate was seen as low. Raises `ValueError` where there are no
+    genuine or no impostor pairs.
     """
     sample = together(sets)
     genuine, score = sample.pairs.genuine, sample.pairs.score
@@ -70,6 +78,8 @@ def fitted(
     ]
     lowest, highest = zip(*bounds, strict=True)
     # 2. One curve for all.
+    if unseen_mates:
+        mates = np.concatenate([mates, np.quantile(others, UNSEEN)])
     llr_scores, llrs = isotonic_llr(mates, others, min(lowest))
     fmr_scores, fmrs = fmr_steps(score[~genuine])
     return Calibration(

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from importlib.resources import files
 from math import log, log10
 
 import numpy as np
@@ -11,6 +12,7 @@ from capture.fingerprint.template import Extractor
 from matching.calibration import FORMAT, Calibration
 from matching.error_rates import Pairs
 from matching.errors import NotCalibrated, ParametersUnavailable, RateUnsupported
+from matching.face.calibration import face_calibration
 from matching.fingerprint.calibration import (
     FMR_1E2,
     FMR_1E3,
@@ -32,6 +34,7 @@ from matching.fitting import (
     support,
     upper_count,
 )
+from matching.iris.calibration import iris_calibration
 
 SCORES = st.floats(-1, 2, allow_nan=False)
 ONE = (Extractor.LEADER_1, Extractor.LEADER_1)
@@ -245,3 +248,30 @@ def test_a_file_holds_each_pair_of_extractors_once_in_either_order() -> None:
     assert FINGERPRINT.read(text, *mixed) == FINGERPRINT.read(text, *reversed(mixed)) == other
     with pytest.raises(NotCalibrated):
         FINGERPRINT.read(text, Extractor.FAST_1, Extractor.FAST_1)
+
+
+def test_a_score_few_strangers_reach_does_not_deny_where_no_mate_was_seen_as_low() -> None:
+    """Classes that do not overlap: between them, nobody knows."""
+    genuine = np.arange(4000) < 1000
+    score = np.where(genuine, np.linspace(8, 9, 4000), np.linspace(0, 1, 4000))
+    a = np.arange(4000)
+    apart = Pairs(score, genuine, a, np.where(genuine, a, a + 1))
+    careful = fitted([of_detail(apart)], FINGERPRINT)
+    bold = fitted([of_detail(apart)], FINGERPRINT, unseen_mates=False)
+    near_the_top = float(np.quantile(score[~genuine], 0.9999))
+    assert bold.llr(near_the_top) == min(bold.lowest)
+    assert careful.llr(near_the_top) > -1
+    for score_ in (0.3, 9.0):
+        assert careful.llr(score_) == pytest.approx(bold.llr(score_), abs=0.01)
+
+
+@given(SCORES, SCORES, st.integers(0, 5000))
+def test_shipped_curves_of_irises_and_faces_rise(a: float, b: float, detail: int) -> None:
+    content = json.loads((files("matching.face") / "calibration.json").read_text(encoding="utf-8"))
+    embedder = bytes.fromhex(content["pairs"][0]["embedders"][0])
+    for shipped in (iris_calibration(), face_calibration(embedder)):
+        low, high = min(a, b), max(a, b)
+        assert shipped.llr(low, detail) <= shipped.llr(high, detail)
+        assert shipped.fmr(low) >= shipped.fmr(high)
+        assert shipped.llr(2.0, detail) <= log10(shipped.impostor_pairs / 3)
+        assert shipped.llr(-1.0, detail) > -log10(shipped.genuine_pairs)

@@ -9,7 +9,7 @@ from matching.calibration import Calibration, Detail, Scores
 from matching.errors import ParametersUnavailable
 from matching.iris.comparison import IRIS_COMPARISON_VERSION
 
-SCORES = Scores(Modality.IRIS, "coder", IRIS_COMPARISON_VERSION, Detail("bits", typical=3700, fewest=1000))
+SCORES = Scores(Modality.IRIS, "coder", IRIS_COMPARISON_VERSION, Detail("bits", typical=2900, fewest=500))
 
 
 @cache

@@ -23,7 +23,7 @@ class Params:
     # an eye at or below this does not match
     denied: float = -1.0
     # valid bits an eye needs to be told from a gallery
-    min_bits: int = 1500
+    min_bits: int = 1000
 
 
 PARAMS = Params()
