@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.population import TEN_FINGERS, impression
 from capture.fingerprint.template import FingerprintTemplate
-from capture.sample import FingerPosition
+from capture.sample import EyePosition, FingerPosition
 from rekam.v1 import enrollment_pb2, types_pb2
 
 Fingers = Sequence[FingerprintTemplate]
@@ -43,6 +43,17 @@ def missing(
     return [
         types_pb2.MissingFinger(position=types_pb2.FingerPosition.ValueType(position), reason=reason)
         for position in positions
+    ]
+
+
+def missing_eyes(
+    positions: Iterable[EyePosition],
+    reason: types_pb2.MissingReason.ValueType = types_pb2.MISSING_REASON_NOT_CAPTURED,
+) -> list[types_pb2.MissingEye]:
+    """These eyes declared missing."""
+    return [
+        types_pb2.MissingEye(position=types_pb2.EyePosition.ValueType(position), reason=reason)
+        for position in sorted(positions)
     ]
 
 
