@@ -281,7 +281,7 @@ def _evaluate(folders: Sequence[Path], kind: Kind, wanted: _Wanted) -> None:
     """What both commands do."""
     # Here, because the page is made of this module's figures.
     from rekam.page import Circumstances, require_html, versions
-    from rekam.samples_page import samples_page
+    from rekam.samples_page import OwnNetwork, samples_page
 
     console = Console(stderr=True)
     started = time.monotonic()
@@ -292,7 +292,8 @@ def _evaluate(folders: Sequence[Path], kind: Kind, wanted: _Wanted) -> None:
         for target in (wanted.scores, wanted.det, json_file, wanted.page, wanted.calibrate):
             if target is not None:
                 require_writable(target)
-        embedder = load_settings().face_embedder if kind is PORTRAITS else None
+        settings = load_settings()
+        embedder = settings.face_embedder if kind is PORTRAITS else None
         sets = sample_sets(folders, kind)
         for one in sets:
             say_ignored(one.name, one.ignored, console)
@@ -319,6 +320,7 @@ def _evaluate(folders: Sequence[Path], kind: Kind, wanted: _Wanted) -> None:
             before = wanted.calibrate.read_text(encoding="utf-8") if wanted.calibrate.exists() else ""
             written(wanted.calibrate, calibration_of_faces(compared, before).encode())
         if wanted.page is not None:
+            own = OwnNetwork(embedder, wanted.calibrate or settings.face_embedder_calibration)
             made = Circumstances(
                 date=f"{datetime.now().astimezone():%d %B %Y}",
                 command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -327,7 +329,7 @@ def _evaluate(folders: Sequence[Path], kind: Kind, wanted: _Wanted) -> None:
                 replicates=wanted.replicates,
                 seed=wanted.seed,
             )
-            written(wanted.page, samples_page(compared, result, made, console, embedder).encode())
+            written(wanted.page, samples_page(compared, result, made, console, own).encode())
             console.print(f"report: {wanted.page}", highlight=False, markup=False, soft_wrap=True)
     except (EvaluationError, CaptureError, MatchingError, RekamError, OSError) as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)

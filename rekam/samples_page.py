@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,10 +58,21 @@ _TIMED_IMAGES, _TIMED_PAIRS = 12, 2000
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
-    """A pair to show: the number of its set, of its images within it, and its score."""
+class OwnNetwork:
+    """A face network of the user's own, and the file that says what its scores are worth."""
 
-    set: int
+    embedder: OnnxEmbedderSettings | None = None
+    calibration: Path | None = None
+
+
+NO_NETWORK = OwnNetwork()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A pair to show: the numbers of its set and of its images within it, and its score."""
+
+    of_set: int
     a: int
     b: int
     genuine: bool
@@ -82,14 +94,17 @@ def samples_page(
     result: SamplesReport,
     made: Circumstances,
     console: Console,
-    embedder: OnnxEmbedderSettings | None = None,
+    own: OwnNetwork = NO_NETWORK,
 ) -> str:
-    """Write the report as HTML text. Raises `MatchingError`. Cost: about 1 s a picture, 3 s for the costs."""
+    """Write the report as HTML text; `own`: a face network of the user's own.
+
+    Raises `MatchingError`. Cost: about 1 s a picture, 3 s for the costs.
+    """
     kind = compared[0].samples.kind
     worst, best = (_extremes(compared, genuine=genuine) for genuine in (True, False))
     drawn = with_progress(
         (
-            _card(compared, pair, number, result.pooled, embedder)
+            _card(compared, pair, number, result.pooled, own)
             for pairs in (worst, best)
             for number, pair in enumerate(pairs, 1)
         ),
@@ -104,7 +119,7 @@ def samples_page(
         page.headline(kind, compared, result.pooled, subjects),
         page.section("Error rates", _rates_table(kind, compared, result), _note_on_rates(kind)),
         page.section("Detection error trade-off", page.det(compared)),
-        page.section("Cost", *_costs(kind, compared, embedder)),
+        page.section("Cost", *_costs(kind, compared, own.embedder)),
         page.section("Scores", page.histograms(compared, result.pooled)),
         page.section("Quality", *page.quality(kind, compared)),
         page.section(
@@ -245,15 +260,15 @@ def _card(
     pair: _Pair,
     number: int,
     pooled: Rates,
-    embedder: OnnxEmbedderSettings | None,
+    own: OwnNetwork,
 ) -> str:
     """A pair: picture, score, and what probably decided it."""
-    result = compared[pair.set]
+    result = compared[pair.of_set]
     names = [result.files[i].stem for i in (pair.a, pair.b)]
     if result.samples.kind is EYES:
         shown = _shown_eyes(result, pair, names)
     else:
-        shown = _shown_faces(result, pair, names, embedder)
+        shown = _shown_faces(result, pair, names, own)
     first, second = (escape(name) for name in names)
     facts = [*shown.facts, page.sentence(shown.worth)]
     verdict = page.verdict(pair.score, pair.genuine, pooled)
@@ -283,10 +298,9 @@ def _shown_eyes(result: ComparedSamples, pair: _Pair, names: Sequence[str]) -> _
     )
 
 
-def _shown_faces(
-    result: ComparedSamples, pair: _Pair, names: Sequence[str], embedder: OnnxEmbedderSettings | None
-) -> _Shown:
-    explanation = explain_faces([_face(result, i, embedder) for i in (pair.a, pair.b)])
+def _shown_faces(result: ComparedSamples, pair: _Pair, names: Sequence[str], own: OwnNetwork) -> _Shown:
+    faces = [_face(result, i, own.embedder) for i in (pair.a, pair.b)]
+    explanation = explain_faces(faces, own.calibration)
     return _Shown(
         picture_of_faces(explanation, names, compact=True),
         explanation.worth,
