@@ -23,7 +23,8 @@ class Params:
     """
 
     pupil_found: float = 0.5
-    limbus_found: float = 0.3
+    limbus_found: float = 0.25
+    both_found: float = 0.95
     least_radius: float = 24.0
     pupil_ratio: tuple[float, float] = (12.0, 78.0)
     least_contrast: float = 8.0
@@ -95,6 +96,7 @@ def iris_quality(measures: dict[str, float], params: Params = PARAMS) -> Quality
     is_eye = (
         measures["pupil_found"] >= params.pupil_found
         and measures["limbus_found"] >= params.limbus_found
+        and measures["pupil_found"] + measures["limbus_found"] >= params.both_found
         and measures["iris_radius"] >= params.least_radius
         and narrowest <= measures["pupil_ratio"] <= widest
         and measures["iris_pupil_contrast"] >= params.least_contrast
