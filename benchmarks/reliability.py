@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Annotated
 
 import grpc
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,7 +36,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.encounters import again, enroll_request, made_up_nik
 from benchmarks.population import person
 from benchmarks.provenance import ROOT, provenance
-from capture.sample import FingerPosition
+from capture.iris.template import GROUP_WORDS, IrisTemplate
+from capture.sample import EyePosition, FingerPosition
 from rekam.client import Client
 from rekam.store import DATABASE
 from rekam.v1 import enrollment_pb2, gallery_pb2, types_pb2
@@ -206,8 +208,26 @@ class _Enroller:
 
 
 def enrolment(number: int) -> enrollment_pb2.EnrollRequest:
-    """The first enrolment of made-up person `number`: always the same bytes."""
-    return enroll_request(f"kill-{number}", made_up_nik(number), person(number, SEED, FINGERS))
+    """The first enrolment of made-up person `number`, fingers and eyes: always the same bytes."""
+    request = enroll_request(f"kill-{number}", made_up_nik(number), person(number, SEED, FINGERS))
+    request.samples.extend(_eyes(number))
+    return request
+
+
+def _eyes(number: int, flipped: float = 0.0) -> list[types_pb2.Sample]:
+    """Both eyes of made-up person `number`: codes by chance, and a share of their bits the other way."""
+    samples = []
+    for eye in (EyePosition.RIGHT, EyePosition.LEFT):
+        rng = np.random.default_rng((SEED, number, eye))
+        bits = rng.random(64 * GROUP_WORDS) < 0.5
+        turned = rng.random(len(bits)) < flipped
+        code = np.packbits(bits ^ turned, bitorder="little").view("<u8").astype(np.uint64)
+        iris = IrisTemplate(code, np.full(len(code), 2**64 - 1, dtype=np.uint64), eye, 80)
+        position = types_pb2.EyePosition.ValueType(eye)
+        samples.append(
+            types_pb2.Sample(modality=types_pb2.MODALITY_IRIS, eye=position, template=iris.to_bytes())
+        )
+    return samples
 
 
 def kill_rounds(folder: Path, rounds: int, *, clients: int = 4, step: Step = lambda: None) -> Killed:
@@ -251,12 +271,12 @@ def kill_rounds(folder: Path, rounds: int, *, clients: int = 4, step: Step = lam
                 repeated = client.enrollment.Enroll(enrolment(number), timeout=CALL_SECONDS)
                 right = expected.decision == types_pb2.DECISION_UNIQUE
                 changed += not (right and found == expected and repeated == answer)
-            for number in list(answers)[::10]:
-                request_back = enroll_request(
-                    f"back-{number}",
-                    made_up_nik(9_000 - number),
-                    again(person(number, SEED, FINGERS), number),
-                )
+            for rank, number in enumerate(list(answers)[::5]):
+                # Every other one by the eyes alone.
+                by_eyes = rank % 2 == 1
+                fingers = () if by_eyes else again(person(number, SEED, FINGERS), number)
+                request_back = enroll_request(f"back-{number}", made_up_nik(9_000 - number), fingers)
+                request_back.samples.extend(_eyes(number, 0.1) if by_eyes else ())
                 back = client.enrollment.Enroll(request_back, timeout=CALL_SECONDS).encounter
                 mates = [c.nik for c in back.evidence.candidates[:1]]
                 caught = back.decision == types_pb2.DECISION_DUPLICATE
