@@ -35,12 +35,14 @@ _ZERO, _ONE = (225, 232, 240), (31, 95, 191)
 class Limits:
     """From where on a fact is named as what probably decided a pair: rules of thumb for people's eyes.
 
-    Nine of ten genuine pairs of the development eyes are on the good side of each.
+    Nine of ten genuine pairs of the development eyes are on the good side of each. `alike`: log10 likelihood
+    ratio beyond which two eyes are hardly two.
     """
 
     few_bits: float = 0.4  # of the code
     small_area: float = 50.0  # per cent of the iris
     poor_quality: int = 60
+    alike: float = 3.0
     dilation: float = 4.5  # difference of the pupils' share of the iris, per cent
 
 
@@ -170,6 +172,8 @@ def eye_causes(explanation: EyeExplanation, *, genuine: bool) -> list[str]:
     if compared is None or a.template is None or b.template is None:
         return ["One eye gave no template."]
     found = []
+    if not genuine and explanation.llr is not None and explanation.llr >= LIMITS.alike:
+        found.append("So alike that it may be one eye under two names: check the names.")
     bits = 64 * min(len(a.template.mask), len(b.template.mask))
     if compared.bits < LIMITS.few_bits * bits:
         found.append(f"Few common bits: {compared.bits:,} of {bits:,}.")

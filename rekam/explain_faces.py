@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from capture.face.extract import FaceExtractor
 from capture.face.template import FaceTemplate
-from capture.quality import Quality
+from capture.quality import Feedback, Quality
 from capture.sample import FaceSample
 from matching.errors import NotCalibrated
 from matching.face.calibration import face_calibration
@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PICKED, _OTHER, _LANDMARK = "#1fb39a", "#e0559a", "#f6c04d"
-_POOR_QUALITY = 40
+_POOR_QUALITY = 34
+_ALIKE = 3.0  # log10 likelihood ratio beyond which two people are hardly two
+# What makes a face hard to recognise; size and background seldom do.
+_TELLING = (
+    Feedback.FACE_UNCLEAR,
+    Feedback.FACE_BLURRED,
+    Feedback.HEAD_TURNED,
+    Feedback.HEAD_NODDING,
+    Feedback.FACE_TOO_DARK,
+    Feedback.FACE_TOO_LIGHT,
+    Feedback.LIGHT_UNEVEN,
+    Feedback.EYES_UNCLEAR,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,17 +160,21 @@ def face_causes(explanation: FaceExplanation, *, genuine: bool) -> list[str]:
     if explanation.score is None:
         return ["One portrait gave no template."]
     found = []
+    if not genuine and explanation.llr is not None and explanation.llr >= _ALIKE:
+        found.append(
+            "So alike that it may be one person under two names, or one picture twice: check the names."
+        )
     for label, face in zip("AB", explanation.faces, strict=True):
         if len(face.stages.get("detections", ())) > 1:
             found.append(f"Several faces in {label}: another than the person's may have been picked.")
         if face.quality.score < _POOR_QUALITY:
             found.append(f"Portrait {label} is poor, quality {face.quality.score}.")
-        found += [f"{label}: {word.advice}" for word in face.quality.feedback[:2]]
+        found += [f"{label}: {word.advice}" for word in face.quality.feedback if word in _TELLING]
     if found:
-        return list(dict.fromkeys(found))
+        return found
     if genuine:
         return ["Nothing stands out: look whether the landmarks are right, and whether it is one person."]
-    return ["Look-alikes, or one person under two names: check the names."]
+    return ["Look-alikes: nothing in the portraits explains it."]
 
 
 # --- 2. pictures

@@ -129,7 +129,10 @@ def test_causes_of_eyes_say_what_is_wrong(pair: EyeExplanation) -> None:
         return " ".join(eye_causes(replace(rich, eyes=eyes), genuine=genuine))
 
     assert "Nothing stands out" in causes()
-    assert "Chance" in causes(genuine=False)
+    assert "one eye under two names" in causes(genuine=False)
+    good = [replace(eye, quality=Quality(90, usable=True)) for eye in (a, b)]
+    strangers = replace(rich, llr=-1.0, eyes=(good[0], good[1]))
+    assert eye_causes(strangers, genuine=False) == ["Chance: some pairs always agree among so many eyes."]
     assert "30 % of iris A" in causes(usable_area=30)
     assert "wider: 60 % of the iris in A, 40 % in B" in causes(pupil_ratio=60)
     assert "wider" not in causes(genuine=False, pupil_ratio=60)
@@ -185,8 +188,13 @@ def test_templates_of_faces_are_explained_without_images() -> None:
     cosine = 2 * explanation.score - 1
     assert f"cosine {cosine:.4f}" in " ".join(face_words(explanation, ("a", "b")))
     assert picture_of_faces(explanation, ("a", "b")).shape[1] == 1500
-    assert face_causes(explanation, genuine=False) == [
-        "Look-alikes, or one person under two names: check the names."
+    assert "Look-alikes" in face_causes(explanation, genuine=False)[0]
+    assert "one person under two names" in face_causes(replace(explanation, llr=4.0), genuine=False)[0]
+    poor = Quality(20, usable=True, feedback=(Feedback.HEAD_TURNED, Feedback.FACE_SMALL))
+    turned = replace(explanation.faces[0], quality=poor)
+    assert face_causes(replace(explanation, faces=(turned, explanation.faces[1])), genuine=True) == [
+        "Portrait A is poor, quality 20.",
+        f"A: {Feedback.HEAD_TURNED.advice}",
     ]
 
 
