@@ -103,9 +103,7 @@ def build(count: int, real: dict[str, list[Person]]) -> Gallery:
     return gallery
 
 
-def meet(
-    tally: Tally, gallery: Gallery, templates: Encounter, mate: int | None, *, oracle: bool
-) -> None:
+def meet(tally: Tally, gallery: Gallery, templates: Encounter, mate: int | None, *, oracle: bool) -> None:
     """One probe: identified, timed, and compared with the oracle."""
     began = time.process_time()
     probe = encounter_form(templates)
