@@ -50,7 +50,7 @@ RATES = (1e-2, 1e-3, 1e-4)
 REPLICATES = 1000
 SEED = 2026
 WORST = 10
-EVERY = 3  # image is spoilt
+EVERY = 6  # image is spoilt
 
 
 @dataclass(frozen=True, slots=True, eq=False)
