@@ -289,6 +289,20 @@ def test_trace_keys_are_stable() -> None:
     np.testing.assert_array_equal(extraction.template.mask, packed(stages["code_mask"].astype(np.bool_)))
 
 
+def test_stages_of_a_drawn_eye_stay_as_they_were() -> None:
+    # Golden: print the stages of this capture to renew them.
+    _, stages = traced(capture(0, 0).image)
+    golden = {
+        "pupil": [146.8, 147.9, 35.8],
+        "limbus": [147.2, 147.2, 106.6],
+    }
+    for key, expected in golden.items():
+        np.testing.assert_allclose(stages[key].astype(np.float64), expected, atol=0.3)
+    np.testing.assert_allclose(stages["eyelids"][:, 0].astype(np.float64), [72.6, 245.8], atol=3)
+    shares = [float(stages[key].astype(np.float64).mean()) for key in ("mask", "code_mask", "code")]
+    np.testing.assert_allclose(shares, [0.732, 0.675, 0.336], atol=0.02)
+
+
 GENERATOR = np.random.default_rng(3)
 WRONG: dict[str, Callable[[], NDArray[np.uint8]]] = {
     "black": lambda: np.zeros((280, 320), np.uint8),
