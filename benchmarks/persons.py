@@ -228,36 +228,41 @@ def _percent(one: Interval) -> str:
 
 
 def plot(result: list[Row], path: Path) -> None:
-    """FNIR over the number of fingers, a line for each set of modalities beside them."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
-    sides: list[tuple[str, Callable[[PersonRates], Interval]]] = [
-        ("counted, at FPIR 1 % among 8 others", lambda rates: rates.fnir),
-        ("modelled, at FPIR 1 % among 1,000,000", lambda rates: rates.modelled),
-    ]
-    for axis, (title, of) in zip(axes, sides, strict=True):
-        for others in ({}, {"irises": "both"}, {"face": "as taken"}, {"face": "as taken", "irises": "both"}):
-            points = [
-                of(row.rates)
-                for count in FINGERS
-                for row in result
-                if row.used == {**others, "fingers": f"{count}"}
-            ]
-            values = [100 * one.value for one in points]
-            reach = [
-                [100 * (one.value - one.low) for one in points],
-                [100 * (one.high - one.value) for one in points],
-            ]
-            label = " + ".join(("fingers", *sorted(others)))
-            axis.errorbar(FINGERS, values, yerr=reach, marker="o", capsize=3, label=label)
-        axis.set_xlabel("fingers")
-        axis.set_title(title)
-        axis.set_xticks(FINGERS)
-        axis.set_yscale("symlog", linthresh=0.1)
-        axis.set_ylim(0, 100)
-    axes[0].set_ylabel("FNIR, % (95 %: bootstrap over nine people)")
-    axes[0].legend()
+    """Counted FNIR of each modality alone, and modelled FNIR over the number of fingers."""
+    figure, (alone, together) = plt.subplots(1, 2, figsize=(12, 5))
+    # 1. One modality, whole and damaged.
+    single = [row for row in result if len(row.used) == 1][::-1]
+    names = [f"{modality}: {name}" for row in single for modality, name in row.used.items()]
+    values, reach = _reach([row.rates.fnir for row in single])
+    alone.barh(names, values, xerr=reach, capsize=3)
+    alone.set_xscale("symlog", linthresh=0.1)
+    alone.set_xlim(0, 130)
+    alone.set_xlabel("FNIR, % (95 %: bootstrap over nine people)")
+    alone.set_title("one modality alone: counted, at FPIR 1 % among 8 others")
+    # 2. Several.
+    for others in ({}, {"face": "as taken"}, {"irises": "both"}, {"face": "as taken", "irises": "both"}):
+        of_count = [{**others, "fingers": f"{count}"} for count in FINGERS]
+        points = [row.rates.modelled for used in of_count for row in result if row.used == used]
+        values, reach = _reach(points)
+        label = " + ".join(("fingers", *sorted(others)))
+        together.errorbar(FINGERS, values, yerr=reach, marker="o", capsize=3, label=label)
+    together.set_xlabel("fingers")
+    together.set_xticks(FINGERS)
+    together.set_yscale("symlog", linthresh=0.1)
+    together.set_ylim(0, 130)
+    together.set_ylabel("FNIR, %")
+    together.set_title("together: modelled, at FPIR 1 % among 1,000,000")
+    together.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
+
+
+def _reach(intervals: list[Interval]) -> tuple[list[float], list[list[float]]]:
+    """Values, and how far their intervals reach down and up, in %."""
+    return [100 * one.value for one in intervals], [
+        [100 * (one.value - one.low) for one in intervals],
+        [100 * (one.high - one.value) for one in intervals],
+    ]
 
 
 def main(
