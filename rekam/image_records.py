@@ -1,4 +1,4 @@
-"""`rekam unpack` and `rekam pack`: images out of and into image records and CBEFF files."""
+"""`rekam record unpack` and `rekam record pack`: images out of and into image records and CBEFF files."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,8 +14,11 @@ from rich.markup import escape
 from capture.decode import decode_finger_image, decode_iris_view
 from capture.errors import CaptureError, RecordRefused
 from capture.formats.cbeff import BdbInfo, Bir, read_cbeff
+from capture.formats.face_image import MAGIC as FACE_MAGIC
 from capture.formats.face_image import read_face_images
+from capture.formats.finger_image import MAGIC as FINGER_MAGIC
 from capture.formats.finger_image import Compression, read_finger_images
+from capture.formats.iris_image import MAGIC as IRIS_MAGIC
 from capture.formats.iris_image import IrisCoding, iris_views, read_iris_images
 from capture.pixels import encoding_of
 from capture.sample import FingerPosition, Modality
@@ -42,7 +45,7 @@ def images_within(data: bytes) -> Iterator[Unpacked]:
 
     Data of a CBEFF file that is no image record known here is given as it is. Raises `CaptureError`.
     """
-    if data.startswith(b"FIR\x00"):
+    if data.startswith(FINGER_MAGIC):
         for finger in read_finger_images(data).images:
             known = finger.position in set(FingerPosition)
             name = FingerPosition(finger.position).name.lower() if known else f"position_{finger.position}"
@@ -51,7 +54,7 @@ def images_within(data: bytes) -> Iterator[Unpacked]:
                 yield Unpacked(name, ".png", png.tobytes())
             else:
                 yield _file(name, finger.data)
-    elif data.startswith(b"IIR\x00"):
+    elif data.startswith(IRIS_MAGIC):
         for view in iris_views(read_iris_images(data)):
             name = _EYES.get(view.eye, "iris")
             if view.coding in (IrisCoding.BARE_GREY, IrisCoding.BARE_COLOUR):
@@ -59,7 +62,7 @@ def images_within(data: bytes) -> Iterator[Unpacked]:
                 yield Unpacked(name, ".png", png.tobytes())
             else:
                 yield _file(name, view.data)
-    elif data.startswith(b"FAC\x00"):
+    elif data.startswith(FACE_MAGIC):
         for face in read_face_images(data).images:
             yield _file("face", face.data)
     elif data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
@@ -76,7 +79,7 @@ def _images_of(bir: Bir) -> Iterator[Unpacked]:
     info = bir.bdb_info or BdbInfo()
     words = [*(info.subtypes or ()), *(info.types or ())]
     name = info.finger_position.name.lower() if info.finger_position else "_".join(words).lower() or "data"
-    if not bir.bdb.startswith((b"FIR\x00", b"IIR\x00", b"FAC\x00")):
+    if not bir.bdb.startswith((FINGER_MAGIC, IRIS_MAGIC, FACE_MAGIC)):
         yield _file(name, bir.bdb)
         return
     try:

@@ -198,15 +198,11 @@ def _rates_row(
 
 def _note_on_rates(kind: Kind) -> str:
     return (
-        f"<p>Under each rate its 95 % interval, by resampling {kind.subjects}. An interval from 0 to 0 "
-        "says that "
-        f"no resampling of these {kind.subjects} shows an error, not that there is none. FNMR at an FMR "
-        "is given "
-        "where there are at least 1 / FMR impostor pairs. What gives no template matches nothing. “Not "
-        "usable” "
-        "counts what enrolment would send back for another capture, here compared all the same where "
-        "there is a "
-        "template. Quality is the median, with the range of the middle 80 %.</p>"
+        f"<p>Under each rate its 95 % interval, by resampling {kind.subjects}. An interval from 0 to 0 says "
+        f"that no resampling of these {kind.subjects} shows an error, not that there is none. FNMR at an "
+        "FMR is given where there are at least 1 / FMR impostor pairs. What gives no template matches "
+        "nothing. “Not usable” counts what enrolment would send back for another capture, here compared all "
+        "the same where there is a template. Quality is the median, with the range of the middle 80 %.</p>"
     )
 
 
@@ -232,8 +228,7 @@ def _costs(
     return [
         page.table(head, [["<b>Rekam</b>", page.milli(extraction), page.micro(comparison)]]),
         f"<p>Measured while this page was made, in one process, on {len(some)} {kind.samples}, decoding "
-        "included, "
-        f"and {pairs:,} pairs.</p>",
+        f"included, and {pairs:,} pairs.</p>",
     ]
 
 
@@ -352,15 +347,13 @@ def _legend(kind: Kind) -> str:
     if kind is EYES:
         text = (
             "Above, the eyes with the boundaries found: pupil yellow, limbus green, eyelids pink. Below them "
-            "the irises unrolled, A rolled to fit B, what is not compared tinted pink. At the bottom, "
-            "where their "
-            "codes differ (red), agree (light), or are not compared (grey)."
+            "the irises unrolled, A rolled to fit B, what is not compared tinted pink. At the bottom, where "
+            "their codes differ (red), agree (light), or are not compared (grey)."
         )
     else:
         text = (
             "Each portrait with the face that was compared (green), other faces (pink, dashed) and the "
-            "landmarks "
-            "(yellow); beside it what the network sees."
+            "landmarks (yellow); beside it what the network sees."
         )
     rules = "What probably decided a pair is told by rules of thumb; the picture has the last word."
     return f"<p>{text} {rules}</p>"
@@ -374,19 +367,15 @@ def _method(kind: Kind, compared: Sequence[ComparedSamples], made: Circumstances
         else "the folder of a file"
     )
     notes = [
-        f"Every two {kind.samples} of a set are compared once, those of different sets never. Genuine "
-        "pairs are of "
-        f"one {kind.subject}, all others are impostor pairs. {kind.subject.capitalize()}: {told}.",
+        f"Every two {kind.samples} of a set are compared once, those of different sets never. Genuine pairs "
+        f"are of one {kind.subject}, all others are impostor pairs. {kind.subject.capitalize()}: {told}.",
         f"Two {kind.samples} match at a threshold t when their score is t or more. FMR is the share of "
-        "impostor "
-        "pairs that match, FNMR the share of genuine pairs that do not, EER where both are equal. FNMR "
-        "at an FMR "
-        "is taken at the smallest threshold whose FMR is not above it.",
+        "impostor pairs that match, FNMR the share of genuine pairs that do not, EER where both are equal. "
+        "FNMR at an FMR is taken at the smallest threshold whose FMR is not above it.",
         f"Intervals: percentile bootstrap by {kind.subject}, {made.replicates:,} replicates, seed "
         f"{made.seed}.",
         "Templates go through their stored bytes. Likelihood ratios, and the false match rates beside "
-        "them, are "
-        "those of the shipped calibration, not of these sets.",
+        "them, are those of the shipped calibration, not of these sets.",
     ]
     if ignored:
         notes.append(f"{ignored:,} files in the folders tell no {kind.subject} and were left out.")
