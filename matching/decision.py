@@ -161,8 +161,8 @@ def decide(
     own = max((c for c in candidates if c.own), key=lambda c: (c.llr, c.without_face), default=None)
     others = [c for c in candidates if not c.own and not c.held]
     held = [c for c in candidates if not c.own and c.held]
-    other_matches = any(_matches(c, thresholds) for c in others)
-    held_matches = any(_matches(c, thresholds) for c in held)
+    other_matches = any(matches(c, thresholds) for c in others)
+    held_matches = any(matches(c, thresholds) for c in held)
 
     if not nik_known:
         # 1. A new NIK: whoever matches already has one, or has asked for one.
@@ -208,7 +208,7 @@ def decide(
     return Decision.RETURNING, (Reason.OWN_SUBJECT_MATCHES, *notice)
 
 
-def _matches(c: Candidate, t: Thresholds) -> bool:
+def matches(c: Candidate, t: Thresholds) -> bool:
     """Whether a candidate is this person beyond doubt: not by the face, and with no modality against it."""
     return c.llr >= t.match and c.without_face >= t.review and not c.conflict
 

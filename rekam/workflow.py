@@ -20,7 +20,7 @@ from capture.fingerprint.template import FingerprintTemplate
 from capture.iris.template import GROUP_WORDS, IrisTemplate
 from capture.quality import Feedback, Quality
 from capture.sample import EyePosition, FingerPosition
-from matching.decision import Reason, Thresholds, candidate_of, decide, notices
+from matching.decision import Reason, Thresholds, candidate_of, decide, matches, notices
 from matching.encounter import (
     EncounterComparison,
     EncounterForm,
@@ -575,8 +575,8 @@ def _qualities(captured: Sequence[Captured]) -> tuple[tuple[Position, Quality], 
 
 
 def _identity(best: EncounterComparison, thresholds: Thresholds) -> Match:
-    """Verdict of a search for its best candidate: by the rules of `decide`, no match by the face alone."""
-    if best.llr >= thresholds.match and best.without_face >= thresholds.review and not best.conflict:
+    """Verdict of a search for its best candidate: no match by the face alone."""
+    if matches(candidate_of(best), thresholds):
         return Match.YES
     return Match.UNCERTAIN if _suspicion(best) >= thresholds.review else Match.NO
 
