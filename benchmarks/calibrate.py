@@ -77,7 +77,7 @@ CONDITIONS = {
     # no pair is wrong at all; what little is known of poor eyes asks for one
     Modality.IRIS: Conditions(iris.SCORES, correction=0.0, bins=(2100,)),
     # tried: none, 25, 34, 42, two bins, a curve for each: by Cllr of people left out
-    Modality.FACE: Conditions(face.SCORES, correction=0.0, bins=(34,)),
+    Modality.FACE: Conditions(face.SCORES, correction=0.0, bins=(face.POOR_QUALITY,)),
 }
 
 Splits = Sequence[tuple[Sequence[Measured], Sequence[Measured]]]

@@ -115,7 +115,7 @@ def main(
             "phase_code": repr(phase_code.PARAMS),
             "quality": repr(quality.PARAMS),
             "comparison": repr(comparison.PARAMS),
-            "comparison_version": comparison.IRIS_COMPARISON_VERSION,
+            "comparison_version": comparison.COMPARISON_VERSION,
             "rotations": comparison.ROTATIONS,
             "bootstrap": {"by": "eye", "confidence": 0.95, "replicates": REPLICATES, "seed": SEED},
         },

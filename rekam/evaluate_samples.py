@@ -29,6 +29,7 @@ from capture.face.template import FaceTemplate
 from capture.sample import Modality
 from matching.error_rates import Interval, interval
 from matching.errors import MatchingError
+from matching.face.calibration import POOR_QUALITY
 from matching.face.calibration import SCORES as FACE_SCORES
 from matching.fitting import Measured, content_with, fitted
 from rekam.config import load_settings
@@ -61,7 +62,6 @@ from rekam.samples import (
 from rekam.written import require_writable, written
 
 _CORES = len(os.sched_getaffinity(0))
-_POOR_FACE = 34  # quality below which a calibration has caps of its own, as the shipped one
 
 
 # --- 1. error rates
@@ -179,7 +179,7 @@ def calibration_of_faces(compared: Sequence[ComparedSamples], before: str = "") 
         poorer = np.minimum(quality[first], quality[second])
         sets.append(Measured(one.pairs, poorer, poorer))
     try:
-        found = fitted(sets, FACE_SCORES, bins=(_POOR_FACE,))
+        found = fitted(sets, FACE_SCORES, bins=(POOR_QUALITY,))
     except ValueError as error:
         raise EvaluationError(f"the portraits cannot be calibrated on: {error}") from error
     return content_with(FACE_SCORES, {(embedder, embedder): found}, [one.name for one in compared], before)

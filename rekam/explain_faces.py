@@ -16,7 +16,7 @@ from capture.face.template import FaceTemplate
 from capture.quality import Feedback, Quality
 from capture.sample import FaceSample
 from matching.errors import NotCalibrated
-from matching.face.calibration import face_calibration
+from matching.face.calibration import POOR_QUALITY, face_calibration
 from matching.face.comparison import compare_faces, face_form
 from rekam.explain import odds, rate
 from rekam.panels import QUIET, Sheet, measure_lines
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PICKED, _OTHER, _LANDMARK = "#1fb39a", "#e0559a", "#f6c04d"
-_POOR_QUALITY = 34
 _ALIKE = 3.0  # log10 likelihood ratio beyond which two people are hardly two
 # What makes a face hard to recognise; size and background seldom do.
 _TELLING = (
@@ -167,7 +166,7 @@ def face_causes(explanation: FaceExplanation, *, genuine: bool) -> list[str]:
     for label, face in zip("AB", explanation.faces, strict=True):
         if len(face.stages.get("detections", ())) > 1:
             found.append(f"Several faces in {label}: another than the person's may have been picked.")
-        if face.quality.score < _POOR_QUALITY:
+        if face.quality.score < POOR_QUALITY:
             found.append(f"Portrait {label} is poor, quality {face.quality.score}.")
         found += [f"{label}: {word.advice}" for word in face.quality.feedback if word in _TELLING]
     if found:

@@ -9,6 +9,8 @@ from matching.calibration import Calibration, Detail, Scores
 from matching.errors import NotCalibrated, ParametersUnavailable
 from matching.face.comparison import COMPARISON_VERSION
 
+# Quality of a portrait below which its scores are worth less: caps of their own, advice to look at it.
+POOR_QUALITY = 34
 SCORES = Scores(Modality.FACE, "embedder", COMPARISON_VERSION, Detail("quality", typical=60, fewest=10))
 
 

@@ -7,9 +7,9 @@ from capture.iris.template import IrisCoder
 from capture.sample import Modality
 from matching.calibration import Calibration, Detail, Scores
 from matching.errors import ParametersUnavailable
-from matching.iris.comparison import IRIS_COMPARISON_VERSION
+from matching.iris.comparison import COMPARISON_VERSION
 
-SCORES = Scores(Modality.IRIS, "coder", IRIS_COMPARISON_VERSION, Detail("bits", typical=2900, fewest=500))
+SCORES = Scores(Modality.IRIS, "coder", COMPARISON_VERSION, Detail("bits", typical=2900, fewest=500))
 
 
 @cache

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from capture.iris.template import COLUMNS, GROUP_WORDS, ROWS, IrisCoder, IrisTemplate
 from capture.sample import EyePosition
 
-IRIS_COMPARISON_VERSION = 1
+COMPARISON_VERSION = 1
 
 # Columns that an eye may be rolled against another: 8 either way, 22.5 degrees.
 MAX_STEPS = 8
