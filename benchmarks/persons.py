@@ -13,8 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from itertools import combinations
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +23,6 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.provenance import ROOT, provenance
 from benchmarks.stress import DAMAGES, Damage, damaged
@@ -38,16 +36,19 @@ from matching.error_rates import Interval
 from rekam.evaluate_person import (
     ENCOUNTERS,
     ROUNDS,
+    SHORT,
+    WHOLE,
     Floats,
-    PersonRates,
-    drawn,
+    Row,
     eye_pairs,
     faces_of,
     hands,
     irises_of,
-    person_rates,
+    person_row,
+    person_table,
     portrayed,
     table,
+    whole_sets,
 )
 from rekam.samples import EYES, PORTRAITS, face_extractor, sample_set
 
@@ -56,8 +57,6 @@ SEED = 2026
 FINGERS = (1, 2, 4, 6)
 FACES = 27  # people, three for each pair of hands
 PARTIAL = Damage(kept=(0.25, 0.45))
-SHORT = {Modality.FINGERPRINT: "fingers", Modality.IRIS: "irises", Modality.FACE: "face"}
-
 Image = NDArray[np.uint8]
 
 
@@ -177,54 +176,16 @@ def face_tables(folder: Path, cache: Path | None) -> dict[str, Floats]:
 # --- rates
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """`used`: by modality, which samples; and the rates of searches with them."""
-
-    used: dict[str, str]
-    rates: PersonRates
-
-
 def rows(tables: Mapping[Modality, Mapping[str, Floats]]) -> list[Row]:
     """Rates of every set of modalities: by number of fingers, then with one modality damaged."""
-    whole = {Modality.IRIS: "both", Modality.FACE: "as taken"}
-    wanted: list[dict[Modality, str]] = []
-    for count in (None, *FINGERS):
-        fingers = {} if count is None else {Modality.FINGERPRINT: f"{count}"}
-        for size in range(3):
-            for others in combinations(whole, size):
-                wanted += [fingers | {modality: whole[modality] for modality in others}]
+    wanted = whole_sets(tables)
+    known = {name for chosen in wanted for name in chosen.values()}
     for modality, conditions in tables.items():
         for name in conditions:
-            if name not in (*whole.values(), *map(str, FINGERS)):
-                rest = {Modality.FINGERPRINT: "2"} | whole
+            if name not in known:
+                rest = {Modality.FINGERPRINT: "2"} | WHOLE
                 wanted += [{modality: name}, rest | {modality: name}]
-    result = []
-    for chosen in filter(None, wanted):
-        picked = {modality: tables[modality][name] for modality, name in chosen.items()}
-        # The draw is of all three, so that everybody is the same in every row.
-        everybody = {m: picked.get(m, next(iter(tables[m].values()))) for m in tables}
-        people = drawn(everybody, rounds=ROUNDS, seed=SEED)
-        rates = person_rates(np.sum([people[modality] for modality in picked], axis=0), seed=SEED)
-        result.append(Row({SHORT[modality]: name for modality, name in sorted(chosen.items())}, rates))
-    return result
-
-
-def shown(result: list[Row]) -> Table:
-    """The rows for people."""
-    made = Table("fingers", "irises", "face", "threshold", "FNIR at FPIR 1 % (%)", "modelled, N = 1 M (%)")
-    for row in result:
-        made.add_row(
-            *(row.used.get(name, "") for name in SHORT.values()),
-            f"{row.rates.threshold:.1f}",
-            _percent(row.rates.fnir),
-            _percent(row.rates.modelled),
-        )
-    return made
-
-
-def _percent(one: Interval) -> str:
-    return f"{100 * one.value:.2f} [{100 * one.low:.2f}, {100 * one.high:.2f}]"
+    return [person_row(tables, chosen, SEED) for chosen in wanted]
 
 
 def plot(result: list[Row], path: Path) -> None:
@@ -284,7 +245,7 @@ def main(
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "persons.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     plot(result, RESULTS / "persons.png")
-    Console(width=140).print(shown(result))
+    Console(width=140).print(person_table(result))
 
 
 if __name__ == "__main__":

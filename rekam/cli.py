@@ -29,6 +29,7 @@ from rekam.client import DEFAULT_ADDRESS, Client, SampleFile, file_of, sample, s
 from rekam.config import Settings, load_settings
 from rekam.errors import InvalidRequest, RekamError
 from rekam.evaluate import evaluate_app
+from rekam.evaluate_person_command import evaluate_person
 from rekam.evaluate_samples import evaluate_face, evaluate_iris
 from rekam.explain_command import explain
 from rekam.image_records import pack, unpack
@@ -56,6 +57,7 @@ cases_app = typer.Typer(no_args_is_help=True, help="Suspected double identities.
 app.add_typer(cases_app, name="cases")
 evaluate_app.command("iris")(evaluate_iris)
 evaluate_app.command("face")(evaluate_face)
+evaluate_app.command("person")(evaluate_person)
 app.add_typer(evaluate_app, name="evaluate")
 app.command("explain")(explain)
 record_app = typer.Typer(no_args_is_help=True, help="Images in exchange records and CBEFF files.")

@@ -14,14 +14,17 @@ FPIR(t) is the share of searches without a mate that find somebody at t, FNIR(t)
 not find it (ISO/IEC 19795-1).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from math import log10
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 
 from capture.face.template import FaceTemplate
 from capture.fingerprint.template import FingerprintTemplate
@@ -33,7 +36,7 @@ from matching.face.comparison import face_form
 from matching.fingerprint.hands import FingerForm, finger_form
 from matching.iris.comparison import IrisForm, iris_form
 from rekam.prints import extract, print_set
-from rekam.samples import EYES, PORTRAITS, EvaluationError, extract_file, sample_set
+from rekam.samples import EYES, PORTRAITS, EvaluationError, extract_file, sample_set, with_progress
 
 ENCOUNTERS = 4  # of a person in a round: as many portraits as anybody must have
 ROUNDS = 20
@@ -60,6 +63,7 @@ _POSITION = dict(
     )
 )
 
+Item = TypeVar("Item")
 Floats = NDArray[np.float64]
 People = list[list[EncounterForm]]
 """By person, then by encounter: what one modality shows."""
@@ -75,13 +79,14 @@ def hands(
     *,
     fingers: int = 10,
     change: Callable[[FingerprintTemplate], FingerprintTemplate] = lambda template: template,
+    console: Console | None = None,
 ) -> People:
     """People of prints `PPPFF_n` (person, finger, impression), at most so many fingers of each.
 
-    `change` is applied to every template. Raises `EvaluationError`.
+    `change` is applied to every template; a bar is shown on `console`. Raises `EvaluationError`.
     """
     found: dict[str, dict[int, dict[FingerPosition, FingerForm]]] = {}
-    for impression in print_set(folder, ppi).impressions:
+    for impression in _watched(print_set(folder, ppi).impressions, "extracting prints", console):
         person, finger = impression.finger[:-2], impression.finger[-2:]
         if not (person and finger.isdecimal() and int(finger) in _POSITION and impression.number.isdecimal()):
             raise EvaluationError(f"{impression.path.name} is not named <person><finger 01-10>_<number>")
@@ -91,17 +96,30 @@ def hands(
             made = finger_form(change(FingerprintTemplate.from_bytes(template)))
             position = _POSITION[int(finger)]
             taken[position] = FingerForm(position, made.cylinders, made.descriptors, made.extractor)
-    people = []
-    for encounters in found.values():
-        present = {position for taken in encounters.values() for position in taken}
+    people = [
+        [EncounterForm(tuple(taken.values())) for _, taken in sorted(encounters.items())]
+        for encounters in found.values()
+    ]
+    return fewer(people, fingers)
+
+
+def fewer(people: People, fingers: int) -> People:
+    """The same people with at most so many fingers of each: those of `USED_FIRST` that any encounter has."""
+    cut = []
+    for encounters in people:
+        present = {finger.position for encounter in encounters for finger in encounter.fingers}
         used = [position for position in USED_FIRST if position in present][:fingers]
-        people.append(
+        cut.append(
             [
-                EncounterForm(tuple(taken[position] for position in used if position in taken))
-                for _, taken in sorted(encounters.items())
+                EncounterForm(tuple(f for f in encounter.fingers if f.position in used))
+                for encounter in encounters
             ]
         )
-    return people
+    return cut
+
+
+def _watched(items: Sequence[Item], text: str, console: Console | None) -> Iterator[Item]:
+    return iter(items) if console is None else with_progress(iter(items), len(items), text, console)
 
 
 def eye_pairs(templates: Sequence[Sequence[IrisTemplate | None]]) -> People:
@@ -133,16 +151,20 @@ def portrayed(templates: Sequence[Sequence[FaceTemplate | None]]) -> People:
     ]
 
 
-def irises_of(folder: Path, cache: Path | None) -> list[list[IrisTemplate | None]]:
+def irises_of(
+    folder: Path, cache: Path | None, console: Console | None = None
+) -> list[list[IrisTemplate | None]]:
     """Templates of a folder's eyes, by eye, then by image. Raises `EvaluationError`."""
     found: dict[str, list[IrisTemplate | None]] = {}
-    for file in sample_set(folder, EYES).files:
+    for file in _watched(sample_set(folder, EYES).files, "extracting eyes", console):
         made = extract_file(file.path, Modality.IRIS, cache).template
         found.setdefault(file.subject, []).append(None if made is None else IrisTemplate.from_bytes(made))
     return list(found.values())
 
 
-def faces_of(folder: Path, cache: Path | None, people: int | None = None) -> list[list[FaceTemplate | None]]:
+def faces_of(
+    folder: Path, cache: Path | None, people: int | None = None, console: Console | None = None
+) -> list[list[FaceTemplate | None]]:
     """Templates of the (first `people`) people of a folder who have enough portraits.
 
     Raises `EvaluationError`.
@@ -150,13 +172,12 @@ def faces_of(folder: Path, cache: Path | None, people: int | None = None) -> lis
     found: dict[str, list[Path]] = {}
     for file in sample_set(folder, PORTRAITS).files:
         found.setdefault(file.subject, []).append(file.path)
-    return [
-        [
-            None if made is None else FaceTemplate.from_bytes(made)
-            for made in (extract_file(path, Modality.FACE, cache).template for path in paths[:ENCOUNTERS])
-        ]
-        for paths in [paths for paths in found.values() if len(paths) >= ENCOUNTERS][:people]
-    ]
+    enough = [paths[:ENCOUNTERS] for paths in found.values() if len(paths) >= ENCOUNTERS][:people]
+    templates = []
+    for paths in _watched(enough, "extracting portraits", console):
+        made = [extract_file(path, Modality.FACE, cache).template for path in paths]
+        templates.append([None if one is None else FaceTemplate.from_bytes(one) for one in made])
+    return templates
 
 
 def table(sought: People, enrolled: People) -> Floats:
@@ -265,3 +286,62 @@ def person_rates(
         fnir=interval(fnir, replicates[:, 1]),
         modelled=interval(modelled, replicates[:, 2]),
     )
+
+
+# --- 4. by number of fingers and set of modalities
+
+SHORT = {Modality.FINGERPRINT: "fingers", Modality.IRIS: "irises", Modality.FACE: "face"}
+WHOLE = {Modality.IRIS: "both", Modality.FACE: "as taken"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`used`: by modality, which samples; and the rates of searches with them."""
+
+    used: dict[str, str]
+    rates: PersonRates
+
+
+def whole_sets(tables: Mapping[Modality, Mapping[str, Floats]]) -> list[dict[Modality, str]]:
+    """Every set of modalities, by number of fingers: which table of each."""
+    others = [modality for modality in WHOLE if modality in tables]
+    counts = [name for name in tables[Modality.FINGERPRINT] if name.isdecimal()]
+    sets: list[dict[Modality, str]] = []
+    for fingers in ({}, *({Modality.FINGERPRINT: count} for count in counts)):
+        for size in range(len(others) + 1):
+            sets += [fingers | {m: WHOLE[m] for m in chosen} for chosen in combinations(others, size)]
+    return sets[1:]
+
+
+def summed(
+    tables: Mapping[Modality, Mapping[str, Floats]], chosen: Mapping[Modality, str], seed: int
+) -> Floats:
+    """Ratios of the chosen samples, `(R, P, P, 4, 4)`; the people are the same for every choice."""
+    picked = {modality: tables[modality][name] for modality, name in chosen.items()}
+    people = drawn({m: picked.get(m, next(iter(tables[m].values()))) for m in tables}, seed=seed)
+    return np.asarray(np.sum([people[modality] for modality in picked], axis=0))
+
+
+def person_row(
+    tables: Mapping[Modality, Mapping[str, Floats]], chosen: Mapping[Modality, str], seed: int
+) -> Row:
+    """The rates of searches with these samples."""
+    rates = person_rates(summed(tables, chosen, seed), seed=seed)
+    return Row({SHORT[modality]: name for modality, name in sorted(chosen.items())}, rates)
+
+
+def person_table(rows: Sequence[Row]) -> Table:
+    """The rows for people."""
+    made = Table("fingers", "irises", "face", "threshold", "FNIR at FPIR 1 % (%)", "modelled, N = 1 M (%)")
+    for row in rows:
+        made.add_row(
+            *(row.used.get(name, "") for name in SHORT.values()),
+            f"{row.rates.threshold:.1f}",
+            _percent(row.rates.fnir),
+            _percent(row.rates.modelled),
+        )
+    return made
+
+
+def _percent(one: Interval) -> str:
+    return f"{100 * one.value:.2f} [{100 * one.low:.2f}, {100 * one.high:.2f}]"

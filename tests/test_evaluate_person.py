@@ -1,16 +1,33 @@
 """People put together of several sets, and the rates of searches for them."""
 
+import csv
+import json
 from math import inf
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks.persons import blurred, dark, turned
 from benchmarks.population import impression, person
 from capture.sample import EyePosition, FingerPosition, Modality
 from matching.encounter import EncounterForm, compare_encounters, encounter_form
-from rekam.evaluate_person import ENCOUNTERS, drawn, eye_pairs, hands, person_rates, portrayed, table
+from rekam.cli import app
+from rekam.evaluate_person import (
+    ENCOUNTERS,
+    ROUNDS,
+    drawn,
+    eye_pairs,
+    fewer,
+    hands,
+    person_rates,
+    person_row,
+    portrayed,
+    summed,
+    table,
+    whole_sets,
+)
 from rekam.samples import EvaluationError
 from tests.test_modalities import eye, portrait
 
@@ -122,3 +139,58 @@ def test_damaged_images_keep_their_size_and_differ() -> None:
         assert changed.dtype == np.uint8
         assert not np.array_equal(changed, image)
     assert dark(image).mean() < image.mean() / 5
+
+
+def test_every_set_of_modalities_is_a_row() -> None:
+    tables = {
+        F: {"1": told(4, 6, 3.0, -2.0), "2": told(4, 6, 6.0, -3.0)},
+        EYES: {"both": told(5, 6, 4.0, -1.0)},
+    }
+    wanted = whole_sets(tables)
+    assert wanted == [{EYES: "both"}, {F: "1"}, {F: "1", EYES: "both"}, {F: "2"}, {F: "2", EYES: "both"}]
+    assert person_row(tables, wanted[-1], 0).rates.modelled.value == 0  # 6 and 4 are more than 8
+    assert person_row(tables, wanted[-2], 0).rates.modelled.value == 1
+    assert np.nanmax(summed(tables, wanted[-1], 0)) == 10
+
+
+def test_fewer_fingers_are_those_used_first() -> None:
+    ten = encounter_form(person(3, 0))
+    two = encounter_form(
+        [t for t in person(3, 0) if t.position in (FingerPosition.LEFT_RING, FingerPosition.LEFT_THUMB)]
+    )
+    [[all_of_them, some]] = fewer([[ten, two]], 3)
+    used = {FingerPosition.RIGHT_INDEX, FingerPosition.LEFT_INDEX, FingerPosition.RIGHT_THUMB}
+    assert {finger.position for finger in all_of_them.fingers} == used
+    assert some.fingers == ()
+
+
+def test_the_command_writes_scores_and_figures(tmp_path: Path, development_data: Path) -> None:
+    prints = tmp_path / "prints"
+    prints.mkdir()
+    for path in sorted((development_data / "fingerprint" / "crossmatch").iterdir()):
+        who, number = path.stem.split("_")
+        if who[:3] in ("012", "013") and who[3:] == "03" and int(number) <= ENCOUNTERS:
+            (prints / path.name).write_bytes(path.read_bytes())
+    eyes = tmp_path / "eyes"
+    eyes.mkdir()
+    for path in sorted((development_data / "iris" / "casia_v1").iterdir()):
+        if path.stem[:3] in ("001", "002", "003", "004") and path.stem[4:] in ("1_1", "1_2", "2_1", "2_2"):
+            (eyes / path.name).write_bytes(path.read_bytes())
+    scores, figures = tmp_path / "scores.csv", tmp_path / "figures.json"
+    arguments = ["evaluate", "person", str(prints), "--irises", str(eyes), "--scores", str(scores)]
+    result = CliRunner().invoke(app, [*arguments, "--json", str(figures)])
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader(scores.read_text().splitlines()))
+    assert len(rows) == ROUNDS * 8 * 7 // 2
+    genuine = [float(row["score"]) for row in rows if row["genuine"] == "1"]
+    assert len(genuine) == ROUNDS * 2 * 6
+    assert min(genuine) > max(float(row["score"]) for row in rows if row["genuine"] == "0")
+    content = json.loads(figures.read_text())
+    assert content["people_of_each"] == {"fingerprint": 2, "iris": 2}
+    assert [row["used"] for row in content["rows"]][-1] == {"fingers": "1", "irises": "both"}
+
+
+def test_a_folder_without_prints_is_said(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "person", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "holds no print" in result.output
