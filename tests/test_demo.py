@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.demo import read_population
+from benchmarks.demo import Person, read_population
 from capture.sample import EyePosition, FingerPosition
 
 RIGHT, LEFT = EyePosition.RIGHT, EyePosition.LEFT
@@ -26,8 +26,8 @@ def test_people_get_two_eyes_and_a_face_each_as_long_as_there_are_any(tmp_path: 
         touched(faces / "many" / f"{n}.jpg")
     first, second = read_population(prints, irises, faces)
 
-    def shown(person: object, n: int) -> list[str]:
-        return [f.path.relative_to(tmp_path).as_posix() for f in person.encounters[n]]  # type: ignore[attr-defined]
+    def shown(person: Person, n: int) -> list[str]:
+        return [f.path.relative_to(tmp_path).as_posix() for f in person.encounters[n]]
 
     # Enrolled and returning encounters take turns, so that both have eyes and faces.
     assert shown(first, 0) == ["prints/00106_1.png", "irises/a_1.png", "irises/b_1.png", "faces/many/1.jpg"]
