@@ -34,7 +34,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capture.errors import CaptureError
 from capture.fingerprint.template import ExtractorChoice
 from matching.error_rates import (
     FAILED,
@@ -47,8 +46,7 @@ from matching.error_rates import (
     resampled_fingers,
     resampled_points,
 )
-from matching.errors import MatchingError
-from rekam.errors import RekamError
+from rekam.faults import told_faults
 from rekam.prints import Compared, compare_set, print_sets
 from rekam.samples import EvaluationError, Scored, all_pairs
 from rekam.written import require_writable, written
@@ -59,6 +57,7 @@ if TYPE_CHECKING:
 REPORTED_FMR = (1e-2, 1e-3, 1e-4)
 REPLICATES = 1000
 SEED = 2002
+CORES = len(os.sched_getaffinity(0))
 
 
 # --- 1. error rates
@@ -351,6 +350,20 @@ def draw_curves(axes: "Axes", curves: Sequence[Curve]) -> None:
 
 # --- 3. the command
 
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+Det = Annotated[Path | None, typer.Option(help="Write a DET plot to this PNG.")]
+Scores = Annotated[Path | None, typer.Option(help="Write a,b,genuine,score of every pair to this CSV.")]
+Json = Annotated[
+    str | None, typer.Option("--json", help="Write the report as JSON to this file, - for standard output.")
+]
+Page = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write a report to look at, pictures included, to this HTML."),
+]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Keep templates here, and take them from here.")]
+Replicates = Annotated[int, typer.Option(min=1, help="Bootstrap replicates.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
+
 evaluate_app = typer.Typer(help="Measure error rates on folders of samples.", no_args_is_help=True)
 
 
@@ -371,21 +384,11 @@ def evaluate_fingerprint(
             help="Pixels per inch, whatever the files say: once for all sets, or once for each in order."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = len(os.sched_getaffinity(0)),
-    det: Annotated[Path | None, typer.Option(help="Write a DET plot to this PNG.")] = None,
-    scores: Annotated[
-        Path | None, typer.Option(help="Write a,b,genuine,score of every pair to this CSV.")
-    ] = None,
-    json_out: Annotated[
-        str | None,
-        typer.Option("--json", help="Write the report as JSON to this file, - for standard output."),
-    ] = None,
-    page: Annotated[
-        Path | None,
-        typer.Option(
-            "--report", help="Write a report to look at, pictures of prints included, to this HTML."
-        ),
-    ] = None,
+    workers: Workers = CORES,
+    det: Det = None,
+    scores: Scores = None,
+    json_out: Json = None,
+    page: Page = None,
     peers: Annotated[
         bool,
         typer.Option("--peers", help="Compare the same pairs by NBIS too (package nbis-py); with --report."),
@@ -393,11 +396,9 @@ def evaluate_fingerprint(
     extractor: Annotated[
         ExtractorChoice, typer.Option(help="What finds the minutiae.")
     ] = ExtractorChoice.ACCURATE,
-    cache_folder: Annotated[
-        Path | None, typer.Option("--cache", help="Keep templates here, and take them from here.")
-    ] = None,
-    replicates: Annotated[int, typer.Option(min=1, help="Bootstrap replicates.")] = REPLICATES,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = SEED,
+    cache_folder: Cache = None,
+    replicates: Replicates = REPLICATES,
+    seed: Seed = SEED,
 ) -> None:
     """Measure EER, FNMR at FMR 1e-2, 1e-3 and 1e-4 with intervals, on folders of real prints."""
     # Here, because the page is made of this module's figures.
@@ -407,7 +408,7 @@ def evaluate_fingerprint(
 
     console = Console(stderr=True)
     started = time.monotonic()
-    try:
+    with told_faults():
         if page is not None:
             require_html(page)
         json_file = None if json_out in (None, "-") else Path(json_out)
@@ -447,9 +448,6 @@ def evaluate_fingerprint(
             beside = peer_pipelines(compared, made, workers=workers, console=console) if peers else []
             written(page, evaluation_page(compared, result, beside, made, console).encode())
             console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
-    except (EvaluationError, CaptureError, MatchingError, RekamError, OSError) as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     console.print(f"done in {time.monotonic() - started:.0f} s", highlight=False)
     if json_out == "-":
         sys.stdout.write(report_json(result, replicates, seed))

@@ -6,7 +6,6 @@ are made as for prints (`rekam/evaluate.py`).
 """
 
 import json
-import os
 import shlex
 import sys
 import time
@@ -20,25 +19,30 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from capture.errors import CaptureError
 from capture.face.onnx_embedder import OnnxEmbedderSettings
 from capture.face.template import FaceTemplate
 from capture.sample import Modality
 from matching.error_rates import Interval, interval
-from matching.errors import MatchingError
 from matching.face.calibration import POOR_QUALITY
 from matching.face.calibration import SCORES as FACE_SCORES
 from matching.fitting import Measured, content_with, fitted
 from rekam.config import load_settings
-from rekam.errors import RekamError
 from rekam.evaluate import (
+    CORES,
     REPLICATES,
     SEED,
+    Cache,
     Curve,
+    Det,
+    Json,
+    Page,
     Rates,
+    Replicates,
+    Scores,
+    Seed,
+    Workers,
     drawn_fingers,
     percent,
     plain,
@@ -49,6 +53,7 @@ from rekam.evaluate import (
     write_curves,
     write_scores,
 )
+from rekam.faults import told_faults
 from rekam.samples import (
     EYES,
     PORTRAITS,
@@ -60,9 +65,6 @@ from rekam.samples import (
     sample_sets,
 )
 from rekam.written import require_writable, written
-
-_CORES = len(os.sched_getaffinity(0))
-
 
 # --- 1. error rates
 
@@ -187,20 +189,6 @@ def calibration_of_faces(compared: Sequence[ComparedSamples], before: str = "") 
 
 # --- 3. the commands
 
-Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
-Det = Annotated[Path | None, typer.Option(help="Write a DET plot to this PNG.")]
-Scores = Annotated[Path | None, typer.Option(help="Write a,b,genuine,score of every pair to this CSV.")]
-Json = Annotated[
-    str | None, typer.Option("--json", help="Write the report as JSON to this file, - for standard output.")
-]
-Page = Annotated[
-    Path | None,
-    typer.Option("--report", help="Write a report to look at, pictures included, to this HTML."),
-]
-Cache = Annotated[Path | None, typer.Option("--cache", help="Keep templates here, and take them from here.")]
-Replicates = Annotated[int, typer.Option(min=1, help="Bootstrap replicates.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
-
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
@@ -225,7 +213,7 @@ def evaluate_iris(
             help="Folders of near-infrared eyes, each a set: files <eye>_<rest>.*, or a folder for each eye.",
         ),
     ],
-    workers: Workers = _CORES,
+    workers: Workers = CORES,
     det: Det = None,
     scores: Scores = None,
     json_out: Json = None,
@@ -246,7 +234,7 @@ def evaluate_face(
             metavar="DIR", help="Folders of portraits, each a set: within it, a folder for each person."
         ),
     ],
-    workers: Workers = _CORES,
+    workers: Workers = CORES,
     det: Det = None,
     scores: Scores = None,
     json_out: Json = None,
@@ -285,7 +273,7 @@ def _evaluate(folders: Sequence[Path], kind: Kind, wanted: _Wanted) -> None:
 
     console = Console(stderr=True)
     started = time.monotonic()
-    try:
+    with told_faults():
         if wanted.page is not None:
             require_html(wanted.page)
         json_file = None if wanted.json_out in (None, "-") else Path(wanted.json_out or "")
@@ -331,9 +319,6 @@ def _evaluate(folders: Sequence[Path], kind: Kind, wanted: _Wanted) -> None:
             )
             written(wanted.page, samples_page(compared, result, made, console, own).encode())
             console.print(f"report: {wanted.page}", highlight=False, markup=False, soft_wrap=True)
-    except (EvaluationError, CaptureError, MatchingError, RekamError, OSError) as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     console.print(f"done in {time.monotonic() - started:.0f} s", highlight=False)
     if wanted.json_out == "-":
         sys.stdout.write(samples_json(result, kind, wanted.replicates, wanted.seed))

@@ -1,31 +1,31 @@
 """`rekam explain A [B]`: what a comparison rests on, or what one image shows, as a picture and in words."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.markup import escape
 
 from capture.decode import decode_face_image, decode_iris_image
-from capture.errors import CaptureError, ImageRefused, TemplateRefused
+from capture.errors import ImageRefused, TemplateRefused
 from capture.face.template import FaceTemplate
 from capture.fingerprint.template import ExtractorChoice
 from capture.iris.template import IrisTemplate
 from capture.sample import FaceSample, IrisSample, Modality
-from matching.errors import MatchingError
 from rekam.config import load_settings
-from rekam.errors import RekamError
 from rekam.explain import draw, explain_prints, read_print_or_template, words
 from rekam.explain_eyes import explain_eyes, eye_words, picture_of_eyes, seen_eye
 from rekam.explain_faces import explain_faces, face_words, picture_of_faces, seen_face
+from rekam.faults import told_faults
 from rekam.samples import face_extractor
 from rekam.written import written
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 _IRIS_TEMPLATE, _FACE_TEMPLATE = b"RI", b"RV"
 
@@ -63,9 +63,8 @@ def explain(
     ] = ExtractorChoice.ACCURATE,
 ) -> None:
     """Show why two prints, eyes or portraits match or do not, or what is found in one eye or portrait."""
-    errors = Console(stderr=True)
     paths = [a] if b is None else [a, b]
-    try:
+    with told_faults():
         if modality is Modality.IRIS:
             shown = _eyes(paths)
         elif modality is Modality.FACE:
@@ -74,9 +73,6 @@ def explain(
             shown = _prints(paths, ppi or [], extractor)
         _, png = cv2.imencode(".png", shown.picture[..., ::-1])
         written(out, png.tobytes())
-    except (CaptureError, MatchingError, RekamError, OSError) as error:
-        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     for line in shown.lines:
         typer.echo(line)
     typer.echo(f"picture: {out}")
@@ -110,19 +106,18 @@ def _faces(paths: Sequence[Path]) -> _Shown:
 
 
 def _eye(path: Path) -> IrisSample | IrisTemplate:
-    data = path.read_bytes()
-    try:
-        return IrisTemplate.from_bytes(data) if data.startswith(_IRIS_TEMPLATE) else decode_iris_image(data)
-    except ImageRefused as refused:
-        raise ImageRefused(refused.problem, f"{path}: {refused}") from refused
-    except TemplateRefused as refused:
-        raise TemplateRefused(f"{path}: {refused}") from refused
+    return _read(path, _IRIS_TEMPLATE, IrisTemplate.from_bytes, decode_iris_image)
 
 
 def _face(path: Path) -> FaceSample | FaceTemplate:
+    return _read(path, _FACE_TEMPLATE, FaceTemplate.from_bytes, decode_face_image)
+
+
+def _read(path: Path, magic: bytes, template: Callable[[bytes], T], image: Callable[[bytes], S]) -> S | T:
+    """A template where the file begins so, else an image; a refusal names the file."""
     data = path.read_bytes()
     try:
-        return FaceTemplate.from_bytes(data) if data.startswith(_FACE_TEMPLATE) else decode_face_image(data)
+        return template(data) if data.startswith(magic) else image(data)
     except ImageRefused as refused:
         raise ImageRefused(refused.problem, f"{path}: {refused}") from refused
     except TemplateRefused as refused:

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import cv2
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from capture.decode import decode_finger_image, decode_iris_view
 from capture.errors import CaptureError, RecordRefused
@@ -23,7 +21,8 @@ from capture.formats.iris_image import IrisCoding, iris_views, read_iris_images
 from capture.pixels import encoding_of
 from capture.sample import FingerPosition, Modality
 from rekam.client import finger_files
-from rekam.errors import NotWritten, RekamError
+from rekam.errors import NotWritten
+from rekam.faults import told_faults
 from rekam.packing import EyeFile, PackedFormat, eye_of, packed_face, packed_fingers, packed_irises
 from rekam.written import written
 
@@ -101,9 +100,8 @@ def unpack(
     out: Annotated[Path, typer.Option(help="Write the images into this folder.")] = Path(),
 ) -> None:
     """Take the images out of an image record or CBEFF file, named by what they show."""
-    errors = Console(stderr=True)
     names: Counter[str] = Counter()
-    try:
+    with told_faults(record):
         made: list[tuple[Path, bytes]] = []
         for image in images_within(record.read_bytes()):
             names[image.name] += 1
@@ -118,10 +116,6 @@ def unpack(
         for path, data in made:
             written(path, data)
             typer.echo(f"{path}: {len(data):,} bytes")
-    except (CaptureError, RekamError, OSError) as error:
-        text = f"{record}: {error}" if isinstance(error, CaptureError) else str(error)
-        errors.print(f"[red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
 
 
 def pack(
@@ -147,10 +141,9 @@ def pack(
     ] = None,
 ) -> None:
     """Put images of fingers or irises, or a portrait, into one image record or CBEFF file."""
-    errors = Console(stderr=True)
     if modality is Modality.FACE and len(files) != 1:
         raise typer.BadParameter("a face image record is packed of one portrait")
-    try:
+    with told_faults():
         if modality is Modality.FINGERPRINT:
             data = packed_fingers(finger_files(files), to, ppi)
         elif modality is Modality.IRIS:
@@ -158,7 +151,4 @@ def pack(
         else:
             data = packed_face(files[0], to)
         written(out, data)
-    except (CaptureError, RekamError, OSError) as error:
-        errors.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     typer.echo(f"{out}: {len(data):,} bytes")

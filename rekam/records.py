@@ -1,7 +1,6 @@
 """`rekam template`: minutiae in files of every format, converted, extracted, shown and compared."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capture.errors import CaptureError, RecordRefused, TemplateRefused
+from capture.errors import RecordRefused, TemplateRefused
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from capture.formats.card_minutiae import (
@@ -44,9 +43,8 @@ from capture.formats.minutiae_template import (
 )
 from capture.formats.record_conversion import converted
 from capture.sample import FingerPosition
-from matching.errors import MatchingError
-from rekam.errors import RekamError
 from rekam.explain import explain_prints
+from rekam.faults import told_faults
 from rekam.prints import decode_print
 from rekam.written import written
 
@@ -207,7 +205,7 @@ def convert(
     wrapped: Wrapped = False,
 ) -> None:
     """Convert a template, record or card minutiae to another format."""
-    with _faults(source):
+    with told_faults(source):
         read = read_minutiae(source.read_bytes(), known)
         made = minutiae_bytes(
             chosen(read, view, None if position is None else FingerPosition(position)),
@@ -235,7 +233,7 @@ def extract(
     wrapped: Wrapped = False,
 ) -> None:
     """Find the minutiae in an image and write them in any format."""
-    with _faults(image):
+    with told_faults(image):
         template = _extracted(image.read_bytes(), ppi, extractor, FingerPosition(position or 0))
         made = minutiae_bytes(
             template,
@@ -255,7 +253,7 @@ def show(
     all_minutiae: Annotated[bool, typer.Option("--minutiae", help="List every minutia.")] = False,
 ) -> None:
     """Show in words what a template, record or card minutiae hold."""
-    with _faults(source):
+    with told_faults(source):
         data = source.read_bytes()
         minutiae = read_minutiae(data, known)
         tables = list(_tables(minutiae, all_minutiae))
@@ -284,9 +282,9 @@ def compare(
     """
     templates = []
     for path in (a, b):
-        with _faults(path):
+        with told_faults(path):
             templates.append(_any_template(path.read_bytes(), known, ppi, extractor))
-    with _faults(None):
+    with told_faults():
         typer.echo(explain_prints(templates[0], templates[1]).verdict)
 
 
@@ -311,18 +309,6 @@ def _extracted(
         advice = " ".join(word.advice for word in made.quality.feedback)
         raise TemplateRefused(f"the image gave no template. {advice}")
     return made.template
-
-
-@contextmanager
-def _faults(path: Path | None) -> Iterator[None]:
-    """A fault becomes one message that names the file, and exit status 1."""
-    try:
-        yield
-    except (CaptureError, MatchingError, RekamError, OSError) as error:
-        named = path is None or isinstance(error, RekamError | OSError)
-        text = str(error) if named else f"{path}: {error}"
-        Console(stderr=True).print(f"[red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
 
 
 # --- in words
