@@ -283,7 +283,8 @@ def _require_each(
     if len(absent) > unknown:
         raise InvalidRequest([("samples", f"neither presented nor declared missing: {_words(absent)}")])
     if len(absent) < unknown:
-        raise InvalidRequest([(field, f"{unknown} {what} of unknown position cannot all be missing ones")])
+        text = f"more {what} of unknown position ({unknown}) than are left that they could be ({len(absent)})"
+        raise InvalidRequest([(field, text)])
 
 
 def _require_one_of_each(positions: Sequence[Position]) -> None:

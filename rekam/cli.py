@@ -74,6 +74,7 @@ _PREFIXES = (
     "RESOLUTION",
     "FINGER_POSITION",
     "ARRANGEMENT",
+    "MODALITY",
 )
 out = Console()
 err = Console(stderr=True)
@@ -203,7 +204,7 @@ def enroll_command(
         birth_date=birth_date,
     )
     _declare_missing(request, missing or [], given, rest=rest_missing)
-    with _connected(server) as client, _repeatable(request.request_id):
+    with _connected(server) as client, _naming(given), _repeatable(request.request_id):
         response = client.enrollment.Enroll(request, timeout=timeout)
     if as_json:
         _print_json(response)
@@ -231,12 +232,13 @@ def identify_command(
     as_json: AsJson = False,
 ) -> None:
     """Search everybody for a person; records nothing. Exit status 2: nobody matches."""
+    given = sample_files(files)
     request = identification_pb2.IdentifyRequest(
-        samples=[sample(f, ppi, extractor=extractor) for f in sample_files(files)],
+        samples=[sample(f, ppi, extractor=extractor) for f in given],
         max_candidates=candidates,
         exhaustive=exhaustive,
     )
-    with _connected(server) as client:
+    with _connected(server) as client, _naming(given):
         response = client.identification.Identify(request, timeout=timeout)
     if as_json:
         _print_json(response)
@@ -266,13 +268,14 @@ def verify_command(
     """Compare a person with the one they claim to be. Exit status 2: not shown to be the same."""
     if bool(nik) == bool(subject):
         raise InvalidRequest([("", "give either --nik or --subject")])
-    samples = [sample(f, ppi, extractor=extractor) for f in sample_files(files)]
+    given = sample_files(files)
+    samples = [sample(f, ppi, extractor=extractor) for f in given]
     request = identification_pb2.VerifyRequest(samples=samples)
     if subject:
         request.subject_id = subject
     else:
         request.nik = nik
-    with _connected(server) as client:
+    with _connected(server) as client, _naming(given):
         response = client.identification.Verify(request, timeout=timeout)
     if as_json:
         _print_json(response)
@@ -477,6 +480,15 @@ def _connected(address: str) -> Iterator[Client]:
 
 
 @contextmanager
+def _naming(given: Sequence[SampleFile]) -> Iterator[None]:
+    """Where samples are refused, say which files they are."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise RekamError(words_of(error, [file.path.name for file in given])) from error
+
+
+@contextmanager
 def _repeatable(request_id: str) -> Iterator[None]:
     """Where no answer came, say how to ask again without doing it twice."""
     try:
@@ -500,8 +512,8 @@ def _declare_missing(
             reason = types_pb2.MissingReason.Value(f"MISSING_REASON_{word.strip().upper()}")
             if name == "FACE":
                 request.missing_face = reason
-            elif name.endswith("_EYE"):
-                eyes[EyePosition[name.removesuffix("_EYE")]] = reason
+            elif name.endswith(("_EYE", "_IRIS")):
+                eyes[EyePosition[name.rpartition("_")[0]]] = reason
             else:
                 fingers[FingerPosition[name]] = reason
         except (KeyError, ValueError) as error:
@@ -548,7 +560,12 @@ def _show_encounter(encounter: types_pb2.Encounter) -> None:
     out.print(f", case {encounter.case_id}" if encounter.case_id else "", highlight=False)
     for warning in encounter.evidence.nik_warnings:
         out.print(f"  NIK: {warning.text}", highlight=False)
-    _show_candidates(encounter.evidence.candidates[:5])
+    evidence = encounter.evidence
+    if evidence.candidates:
+        searched = f"{evidence.gallery_encounters} encounters searched; "
+        needed = f"a match needs LLR {evidence.match_llr:.1f}, a review {evidence.review_llr:.1f}"
+        out.print(f"  {searched}{needed}", highlight=False)
+    _show_candidates(evidence.candidates[:5])
 
 
 def _whole(title: str) -> Column:
@@ -559,35 +576,35 @@ def _whole(title: str) -> Column:
 def _show_candidates(candidates: Sequence[types_pb2.Candidate]) -> None:
     if not candidates:
         return
-    # What no candidate was compared in takes no room.
-    eyes, faces = any(c.irises for c in candidates), any(c.HasField("face") for c in candidates)
-    columns = ["fingers", *(["eyes"] if eyes else []), *(["face"] if faces else []), "arrangement"]
-    table = Table(_whole("candidate"), _whole("NIK"), _whole("LLR"), *columns)
+    table = Table(_whole("candidate"), _whole("NIK"), _whole("LLR"), "of which")
     for candidate in candidates:
-        row = [_matching(candidate.fingers)]
-        if eyes:
-            row.append(_matching(candidate.irises))
-        if faces:
-            row.append(f"{candidate.face_llr:.1f}" if candidate.HasField("face") else "-")
-        table.add_row(
-            candidate.subject_id or f"{candidate.encounter_id} (held)",
-            candidate.nik,
-            f"{candidate.llr:.1f}",
-            *row,
-            _arrangement(candidate),
-        )
+        name = candidate.subject_id or candidate.encounter_id
+        table.add_row(name, candidate.nik, f"{candidate.llr:.1f}", "\n".join(_of_which(candidate)))
     out.print(table)
 
 
-def _matching(shares: Sequence[types_pb2.FingerShare] | Sequence[types_pb2.IrisShare]) -> str:
-    return f"{sum(share.llr > 0 for share in shares)} of {len(shares)}" if shares else "-"
-
-
-def _arrangement(candidate: types_pb2.Candidate) -> str:
-    fingers = _short(types_pb2.Arrangement.Name(candidate.arrangement))
+def _of_which(candidate: types_pb2.Candidate) -> Iterator[str]:
+    """What each modality adds to a candidate, and what there is to notice; a line each."""
+    if candidate.fingers:
+        yield f"fingers {candidate.fingers_llr:.1f} ({_matching(candidate.fingers)})"
+    if candidate.irises:
+        yield f"eyes {candidate.irises_llr:.1f} ({_matching(candidate.irises)})"
+    if candidate.HasField("face"):
+        yield f"face {candidate.face_llr:.1f}"
+    if not (candidate.fingers or candidate.irises or candidate.HasField("face")):
+        yield "nothing in common"
+    if candidate.arrangement > types_pb2.ARRANGEMENT_AS_DECLARED:
+        yield _short(types_pb2.Arrangement.Name(candidate.arrangement))
     if candidate.eyes == types_pb2.EYE_ARRANGEMENT_EYES_SWAPPED:
-        return "eyes swapped" if fingers == "as declared" else f"{fingers}, eyes swapped"
-    return fingers
+        yield "eyes swapped"
+    for modality in candidate.conflict:
+        yield f"denied by {_short(types_pb2.Modality.Name(modality))}"
+    if candidate.held:
+        yield "waits for an operator"
+
+
+def _matching(shares: Sequence[types_pb2.FingerShare] | Sequence[types_pb2.IrisShare]) -> str:
+    return f"{sum(share.llr > 0 for share in shares)} of {len(shares)}"
 
 
 def _show_recapture(recapture: enrollment_pb2.Recapture) -> None:

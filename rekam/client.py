@@ -174,8 +174,8 @@ def sample(
     return made
 
 
-def words_of(error: grpc.RpcError) -> str:
-    """What a failed call says, with the fields at fault, for a person."""
+def words_of(error: grpc.RpcError, samples: Sequence[str] = ()) -> str:
+    """What a failed call says, with the fields at fault, for a person; `samples` are named so in it."""
     status = rpc_status.from_call(error) if isinstance(error, grpc.Call) else None
     if not isinstance(error, grpc.Call):
         return str(error)
@@ -183,8 +183,16 @@ def words_of(error: grpc.RpcError) -> str:
     for detail in () if status is None else status.details:
         bad = BadRequest()
         if detail.Unpack(bad):
-            lines = [f"{error.code().name}", *(f"  {v.field}: {v.description}" for v in bad.field_violations)]
+            at_fault = [(_named(v.field, samples), v.description) for v in bad.field_violations]
+            lines = [error.code().name, *(f"  {field}: {text}" for field, text in at_fault)]
     return "\n".join(lines)
+
+
+def _named(field: str, samples: Sequence[str]) -> str:
+    """A field of a request, a sample of it by its name: `samples[0].eye` is `left_eye.png.eye`."""
+    found = re.match(r"samples\[(\d+)\]", field)
+    known = found is not None and int(found[1]) < len(samples)
+    return samples[int(found[1])] + field[found.end() :] if found and known else field
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

@@ -193,7 +193,10 @@ def test_an_encounter_of_all_modalities(
         declared = ("--missing", "right_thumb=bandaged", "--missing", "face=unreadable", "--rest-missing")
         held = rekam("enroll", made_up_nik(2), *eyes, "--best-effort", *declared, status=2)
         assert held.out.startswith("DUPLICATE (other subject matches)")
-        assert "2 of 2" in held.out
+        # Eighty columns hold what every modality says, nothing cut.
+        assert re.search(r"│ eyes \d+\.\d \(2 of 2\)", held.out)
+        assert "1 encounters searched; a match needs LLR 4.0, a review 2.0" in held.out
+        assert "…" not in held.out
         assert rekam("identify", second).out.startswith("MATCH: 2 encounters searched")
         assert rekam("verify", *eyes, "--nik", made_up_nik(1)).out.startswith("MATCH: LLR ")
         stats = dict(re.findall(r"│ ([a-z ]+?) +│ (\S+) +│", rekam("stats").out))
@@ -203,6 +206,15 @@ def test_an_encounter_of_all_modalities(
         assert "neither presented nor declared missing" in alone.err
         wrong = rekam("enroll", made_up_nik(3), eyes[0], "--missing", "third_eye=amputated", status=1)
         assert "third_eye=amputated is not POSITION=REASON" in wrong.err
+        # An eye is declared missing by the names its files may have.
+        named = rekam("enroll", made_up_nik(3), eyes[1], "--missing", "right_iris=bandaged", status=1)
+        assert "eye" not in named.err
+        assert "right thumb" in named.err
+        # A faulty file is told by its name.
+        broken = tmp_path / "left_eye.jpg"
+        broken.write_bytes(b"no image")
+        faulty = rekam("identify", eyes[0], broken, status=1)
+        assert "  left_eye.jpg: the bytes are no PNG" in faulty.err
     finally:
         process.stop()
 
