@@ -22,10 +22,10 @@ from rich.console import Console
 from capture.errors import ImageRefused
 from capture.fingerprint.extract import to_500_ppi
 from capture.fingerprint.template import MAX_MINUTIAE, Extractor, FingerprintTemplate
-from capture.sample import FingerPosition, Sample
+from capture.sample import FingerPosition, Modality, Sample
 from matching.error_rates import FAILED, Pairs
-from rekam.prints import Compared, all_scores, read_print
-from rekam.samples import EvaluationError, all_pairs, chunked, mapped, with_progress
+from rekam.prints import Compared, read_print
+from rekam.samples import EvaluationError, all_pairs, all_scores, chunked, mapped, with_progress
 
 if TYPE_CHECKING:
     import nbis
@@ -90,9 +90,8 @@ def peer_results(
         bozorth3 = np.concatenate(list(with_progress(scored, len(parts), f"{name}: Bozorth3", console)))
 
     templates = tuple(one.template for one in prints)
-    ours = all_scores(
-        templates, workers=workers, text=f"{name}: mindtct with our comparison", console=console
-    )
+    text = f"{name}: mindtct with our comparison"
+    ours = all_scores(Modality.FINGERPRINT, templates, workers=workers, text=text, console=console)
     pairs = compared.pairs[chosen]
     return [
         PeerResult(pipeline, Pairs(scores, pairs.genuine, pairs.finger_a, pairs.finger_b), failures)

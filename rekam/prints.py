@@ -7,7 +7,7 @@ the impression the rest of the name. What sets of all modalities share is `rekam
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from itertools import repeat
 from pathlib import Path
 
@@ -19,17 +19,16 @@ from capture.decode import decode_image
 from capture.errors import ImageProblem, ImageRefused
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
-from capture.sample import FingerPosition, Sample
-from matching.error_rates import FAILED, Pairs
-from matching.fingerprint.comparison import similarity
-from matching.fingerprint.cylinders import Cylinders, cylinders
+from capture.sample import FingerPosition, Modality, Sample
+from matching.error_rates import Pairs
 from rekam.samples import (
     EvaluationError,
     Extracted,
     advice,
     all_pairs,
-    chunked,
+    all_scores,
     extraction_version,
+    labelled_pairs,
     mapped,
     natural,
     read_bytes,
@@ -208,26 +207,6 @@ def extraction_sources() -> list[Path]:
 # --- 3. scores
 
 
-def compare_chunk(templates: tuple[bytes | None, ...], chunk: tuple[int, int]) -> NDArray[np.float64]:
-    """Scores of pairs `chunk[0]` to `chunk[1]` of `all_pairs`, -inf where a template is missing."""
-    described = _described(templates)
-    first, second = all_pairs(len(templates))
-    scores = np.full(chunk[1] - chunk[0], FAILED)
-    for k, (i, j) in enumerate(zip(first[slice(*chunk)], second[slice(*chunk)], strict=True)):
-        a, b = described[i], described[j]
-        if a is not None and b is not None:
-            scores[k] = similarity(a, b)
-    return scores
-
-
-@lru_cache(maxsize=1)
-def _described(templates: tuple[bytes | None, ...]) -> tuple[Cylinders | None, ...]:
-    """Cylinders of a set's templates, kept for the next chunk of the same set."""
-    return tuple(
-        None if data is None else cylinders(FingerprintTemplate.from_bytes(data)) for data in templates
-    )
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Compared:
     """A set, what was extracted from it, and the scores of all its pairs.
@@ -277,24 +256,12 @@ def compare_set(
 
     # 2. Scores of all pairs.
     templates = tuple(result.template for result in extracted)
-    scores = all_scores(templates, workers=workers, text=f"{prints.name}: comparing", console=console)
-    first, second = all_pairs(len(templates))
+    text = f"{prints.name}: comparing"
+    scores = all_scores(Modality.FINGERPRINT, templates, workers=workers, text=text, console=console)
 
     # 3. Who is who.
     names = [impression.finger for impression in prints.impressions]
-    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    finger = np.array([number[name] for name in names], np.int64)
+    pairs = labelled_pairs(scores, names)
     is_first = np.array([i == 0 or names[i] != names[i - 1] for i in range(len(names))])
-    genuine = finger[first] == finger[second]
-    pairs = Pairs(scores, genuine, finger[first], finger[second])
-    return Compared(prints, extracted, pairs, genuine | (is_first[first] & is_first[second]))
-
-
-def all_scores(
-    templates: tuple[bytes | None, ...], *, workers: int, text: str, console: Console
-) -> NDArray[np.float64]:
-    """Scores in the order of `all_pairs`, found in chunks of equal size."""
-    n = len(all_pairs(len(templates))[0])
-    chunks = chunked(n, workers)
-    with mapped(compare_chunk, (repeat(templates), chunks), min(workers, len(chunks))) as scored:
-        return np.concatenate(list(with_progress(scored, len(chunks), text, console)))
+    first, second = all_pairs(len(names))
+    return Compared(prints, extracted, pairs, pairs.genuine | (is_first[first] & is_first[second]))

@@ -32,12 +32,15 @@ from capture.errors import ImageRefused, TemplateRefused
 from capture.face.extract import FaceExtraction, FaceExtractor
 from capture.face.onnx_embedder import OnnxEmbedder, OnnxEmbedderSettings
 from capture.face.template import FaceTemplate
+from capture.fingerprint.template import FingerprintTemplate
 from capture.iris.extract import IrisExtraction, IrisExtractor
 from capture.iris.template import IrisTemplate
 from capture.quality import Feedback
 from capture.sample import Modality
 from matching.error_rates import FAILED, Pairs
 from matching.face.comparison import compare_faces, face_form
+from matching.fingerprint.comparison import similarity
+from matching.fingerprint.cylinders import cylinders
 from matching.iris.comparison import compare_irises, iris_form
 from rekam.written import written
 
@@ -406,19 +409,20 @@ def compare_samples(
         extracted = tuple(with_progress(results, len(paths), f"{samples.name}: extracting", console))
 
     templates = tuple(result.template for result in extracted)
-    n = len(all_pairs(len(templates))[0])
-    chunks = chunked(n, workers)
+    text = f"{samples.name}: comparing"
+    scores = all_scores(modality, templates, workers=workers, text=text, console=console)
+    pairs = labelled_pairs(scores, [file.subject for file in samples.files])
+    return ComparedSamples(samples, extracted, pairs)
+
+
+def all_scores(
+    modality: Modality, templates: tuple[bytes | None, ...], *, workers: int, text: str, console: Console
+) -> NDArray[np.float64]:
+    """Scores in the order of `all_pairs`, found in chunks of equal size."""
+    chunks = chunked(len(all_pairs(len(templates))[0]), workers)
     work = (repeat(modality), repeat(templates), chunks)
     with mapped(compare_chunk, work, min(workers, len(chunks))) as scored:
-        text = f"{samples.name}: comparing"
-        scores = np.concatenate(list(with_progress(scored, len(chunks), text, console)))
-
-    names = [file.subject for file in samples.files]
-    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    subject = np.array([number[name] for name in names], np.int64)
-    first, second = all_pairs(len(names))
-    genuine = subject[first] == subject[second]
-    return ComparedSamples(samples, extracted, Pairs(scores, genuine, subject[first], subject[second]))
+        return np.concatenate(list(with_progress(scored, len(chunks), text, console)))
 
 
 def compare_chunk(
@@ -438,11 +442,24 @@ def compare_chunk(
 def _scorer(modality: Modality, templates: tuple[bytes | None, ...]) -> Callable[[int, int], float]:
     """The comparison of two templates by number, kept for the next chunk of the same set."""
     there = {i: data for i, data in enumerate(templates) if data is not None}
-    if modality is Modality.IRIS:
-        eyes = {i: iris_form(IrisTemplate.from_bytes(data)) for i, data in there.items()}
-        return lambda i, j: compare_irises(eyes[i], eyes[j]).score
-    faces = {i: face_form(FaceTemplate.from_bytes(data)) for i, data in there.items()}
-    return lambda i, j: compare_faces(faces[i], faces[j])
+    match modality:
+        case Modality.FINGERPRINT:
+            prints = {i: cylinders(FingerprintTemplate.from_bytes(data)) for i, data in there.items()}
+            return lambda i, j: similarity(prints[i], prints[j])
+        case Modality.IRIS:
+            eyes = {i: iris_form(IrisTemplate.from_bytes(data)) for i, data in there.items()}
+            return lambda i, j: compare_irises(eyes[i], eyes[j]).score
+        case Modality.FACE:
+            faces = {i: face_form(FaceTemplate.from_bytes(data)) for i, data in there.items()}
+            return lambda i, j: compare_faces(faces[i], faces[j])
+
+
+def labelled_pairs(scores: NDArray[np.float64], subjects: Sequence[str]) -> Pairs:
+    """The pairs of `all_pairs` with their scores, genuine where both samples are of one subject."""
+    number = {name: i for i, name in enumerate(dict.fromkeys(subjects))}
+    subject = np.array([number[name] for name in subjects], np.int64)
+    first, second = (subject[side] for side in all_pairs(len(subjects)))
+    return Pairs(scores, first == second, first, second)
 
 
 def chunked(n: int, workers: int) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 import capture
 from capture.fingerprint.template import ExtractorChoice
 from capture.quality import Feedback
+from capture.sample import Modality
 from matching.error_rates import FAILED, Pairs, operating_points, resampled_fingers
 from rekam.errors import NotWritten
 from rekam.evaluate import (
@@ -35,14 +37,13 @@ from rekam.prints import (
     Compared,
     Impression,
     PrintSet,
-    compare_chunk,
     extract,
     extraction_sources,
     print_set,
     print_sets,
     read_print,
 )
-from rekam.samples import EvaluationError, Extracted, all_pairs, mapped
+from rekam.samples import EvaluationError, Extracted, all_pairs, compare_chunk, mapped
 from tests.test_written import full_disk
 
 # --- which files
@@ -320,9 +321,10 @@ def test_results_do_not_depend_on_workers_or_cache(prints: Path, tmp_path: Path)
 def test_scores_do_not_depend_on_chunks_or_processes(prints: Path) -> None:
     templates = tuple(extract(path, 500, None).template for path in sorted(prints.glob("*.png")))
     assert [template is None for template in templates] == [False, False, False, False, True]
-    whole = compare_chunk(templates, (0, 10))
+    whole = compare_chunk(Modality.FINGERPRINT, templates, (0, 10))
     assert np.isinf(whole).sum() == 4
-    with mapped(compare_chunk, ([templates] * 3, [(0, 3), (3, 4), (4, 10)]), 2) as parts:
+    chunks = [(0, 3), (3, 4), (4, 10)]
+    with mapped(compare_chunk, (repeat(Modality.FINGERPRINT), [templates] * 3, chunks), 2) as parts:
         assert np.array_equal(np.concatenate(list(parts)), whole)
 
 
