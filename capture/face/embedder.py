@@ -12,11 +12,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from capture.errors import ModelUnavailable
 from capture.face.alignment import cut_out, similarity, with_mirror_images
 from capture.face.resnet_graph import INPUT_SIDE, resnet_graph
 from capture.face.template import EMBEDDER_BYTES
 from capture.face.weights import Weights
+from capture.networks import session
 
 # Where dlib's training put the corners of the eyes and the base of the nose, as shares of the face.
 _PLACES = np.array(
@@ -96,16 +96,5 @@ class DlibEmbedder:
 @cache
 def _loaded() -> tuple[onnxruntime.InferenceSession, bytes]:
     weights = Weights.RESNET.path().read_bytes()
-    options = onnxruntime.SessionOptions()
-    # Parallelism comes from running several images at once; waiting threads must not burn a core.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(
-            resnet_graph(weights), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise ModelUnavailable(f"ONNX Runtime does not load dlib's face network: {error}") from error
-    return session, hashlib.sha256(_RECIPE + weights).digest()[:EMBEDDER_BYTES]
+    digest = hashlib.sha256(_RECIPE + weights).digest()[:EMBEDDER_BYTES]
+    return session(resnet_graph(weights), "dlib's face network"), digest

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from capture.errors import ModelUnavailable
 from capture.face.alignment import cut_out, similarity, with_mirror_images
 from capture.face.template import EMBEDDER_BYTES, MAX_VALUES
+from capture.networks import session
 
 _Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 # Runs that are timed, of which the shortest counts, and how far the engines' vectors may lie apart.
@@ -103,9 +104,9 @@ class OnnxEmbedder:
         except OSError as error:
             raise ModelUnavailable(f"the face network {path} cannot be read: {error}") from error
         self._settings = settings
-        session = _session(model, path)
-        self._channels_first = _takes_channels_first(session, settings)
-        self._network = _checked(session, model, settings, self._prepared(_pictures(settings.size)))
+        loaded = session(model, f"the face network {path}")
+        self._channels_first = _takes_channels_first(loaded, settings)
+        self._network = _checked(loaded, model, settings, self._prepared(_pictures(settings.size)))
         made = settings.size, settings.mean, settings.scale, settings.places, settings.mirrored
         recipe = f"{_RECIPE}, {settings.channels}, {made}"
         self._digest = hashlib.sha256(recipe.encode() + model).digest()[:EMBEDDER_BYTES]
@@ -153,23 +154,10 @@ class OnnxEmbedder:
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2) if self._channels_first else pixels)
 
 
-def _session(model: bytes, path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # Parallelism comes from running several images at once; waiting threads must not burn a core.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelUnavailable(f"ONNX Runtime does not load the face network {path}: {error}") from error
-
-
-def _takes_channels_first(session: onnxruntime.InferenceSession, settings: OnnxEmbedderSettings) -> bool:
+def _takes_channels_first(loaded: onnxruntime.InferenceSession, settings: OnnxEmbedderSettings) -> bool:
     """Whether the input is N x 3 x H x W; raises `ModelUnavailable` where it is no input for faces."""
     name, (width, height) = f"the face network {settings.path}", settings.size
-    inputs, outputs = session.get_inputs(), session.get_outputs()
+    inputs, outputs = loaded.get_inputs(), loaded.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelUnavailable(
             f"{name} has {len(inputs)} inputs and {len(outputs)} outputs: it needs one of each"
@@ -189,7 +177,7 @@ def _takes_channels_first(session: onnxruntime.InferenceSession, settings: OnnxE
 
 
 def _checked(
-    session: onnxruntime.InferenceSession,
+    loaded: onnxruntime.InferenceSession,
     model: bytes,
     settings: OnnxEmbedderSettings,
     pictures: NDArray[np.float32],
@@ -197,7 +185,7 @@ def _checked(
     """Try the network on two pictures with each engine asked for; raises `ModelUnavailable`."""
     name = f"the face network {settings.path}"
     first, second = pictures[:1], pictures[1:]
-    by_runtime = _by_runtime(session)
+    by_runtime = _by_runtime(loaded)
     # 1. What comes out: one vector, the same every time, another for another picture.
     try:
         expected, again, other = by_runtime(first), by_runtime(first), by_runtime(second)
@@ -238,11 +226,11 @@ def _checked(
     return _Network(by_runtime, Engine.ONNX_RUNTIME, cost)
 
 
-def _by_runtime(session: onnxruntime.InferenceSession) -> _Run:
-    name = session.get_inputs()[0].name
+def _by_runtime(loaded: onnxruntime.InferenceSession) -> _Run:
+    name = loaded.get_inputs()[0].name
 
     def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
-        return _one_vector(session.run(None, {name: image})[0])
+        return _one_vector(loaded.run(None, {name: image})[0])
 
     return run
 

