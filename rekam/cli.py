@@ -32,6 +32,7 @@ from rekam.evaluate import evaluate_app
 from rekam.evaluate_person_command import evaluate_person
 from rekam.evaluate_samples import evaluate_face, evaluate_iris
 from rekam.explain_command import explain
+from rekam.faults import say_fault
 from rekam.image_records import pack, unpack
 from rekam.prints import read_print
 from rekam.records import template_app
@@ -113,16 +114,11 @@ def main() -> None:
     try:
         app()
     except (RekamError, CaptureError, MatchingError) as error:
-        _say_error(str(error))
+        say_fault(str(error))
         sys.exit(1)
     except grpc.RpcError as error:
-        _say_error(words_of(error))
+        say_fault(words_of(error))
         sys.exit(1)
-
-
-def _say_error(text: str) -> None:
-    """One message; what it quotes is no markup, and a copied id has no line break in it."""
-    err.print("[red]error:[/]", escape(text), highlight=False, soft_wrap=True)
 
 
 @app.command("serve")

@@ -11,13 +11,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from capture.errors import CaptureError
 from capture.sample import Modality
-from matching.errors import MatchingError
-from rekam.errors import RekamError
-from rekam.evaluate import SEED, plain
+from rekam.evaluate import SEED, Cache, plain
 from rekam.evaluate_person import (
     ENCOUNTERS,
     WHOLE,
@@ -35,7 +31,8 @@ from rekam.evaluate_person import (
     table,
     whole_sets,
 )
-from rekam.samples import EvaluationError, with_progress
+from rekam.faults import told_faults
+from rekam.samples import with_progress
 from rekam.written import require_writable, written
 
 _COUNTS = (1, 2, 4, 6, 10)
@@ -60,9 +57,7 @@ def evaluate_person(
     json_out: Annotated[
         Path | None, typer.Option("--json", help="Write the figures as JSON to this file.")
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="Keep templates here, and take them from here.")
-    ] = None,
+    cache: Cache = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of who gets whose eyes and face.")] = SEED,
 ) -> None:
     """Measure FNIR at FPIR 1 % by number of fingers and set of modalities, one person among the others.
@@ -71,7 +66,7 @@ def evaluate_person(
     """
     console = Console(stderr=True)
     started = time.monotonic()
-    try:
+    with told_faults():
         for target in (scores, json_out):
             if target is not None:
                 require_writable(target)
@@ -85,9 +80,6 @@ def evaluate_person(
             written(json_out, _json(rows, tables, seed).encode())
         if scores is not None:
             written(scores, _scores(summed(tables, wanted[-1], seed)).encode())
-    except (EvaluationError, CaptureError, MatchingError, RekamError, OSError) as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
     console.print(f"done in {time.monotonic() - started:.0f} s", highlight=False)
     Console(width=max(100, Console().width)).print(person_table(rows))
 
