@@ -60,9 +60,9 @@ WITH_THUMBS = (*POSITIONS, FingerPosition.RIGHT_THUMB, FingerPosition.LEFT_THUMB
 
 
 def main(
-    fingers: Annotated[int, typer.Option(min=8, help="Fingers on each scanner.")] = 40,
+    fingers: Annotated[int, typer.Option(min=8, help="Fingers on each scanner.")] = 80,
     impressions: Annotated[int, typer.Option(min=2, help="Impressions of each finger.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first person.")] = 70_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first person.")] = 80_000,
     crossmatch: Annotated[bool, typer.Option(help="Check the attended prints as well.")] = True,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = len(os.sched_getaffinity(0)),
     cache: Annotated[Path | None, typer.Option(help="Keep templates here, and take them from here.")] = None,

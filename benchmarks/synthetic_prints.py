@@ -137,7 +137,8 @@ class Scanner:
     `reach`: share of a firm touch's width and height that it takes in; `light`: grey level of the empty
     platen; `shade`: how much less light there is in the corners; `ink`: share of the light that a touching
     ridge takes away; `stripes`: grey levels by which columns differ; `dust`: specks on the platen;
-    `fussy`: how much pressure and moisture tell, relative.
+    `fussy`: how much pressure and moisture tell, relative; `astray`: how far from the middle fingers are put,
+    relative.
     """
 
     shape: tuple[int, int]
@@ -150,12 +151,15 @@ class Scanner:
     stripes: float
     dust: float
     fussy: float
+    astray: float = 1.0
 
 
 LIVE_SCAN = Scanner(PRINT_SHAPE, (1.0, 1.0), (232, 262), 6, (0.66, 0.82), (0.5, 0.8), (1, 4), 0, 0, 1.0)
 OPTICAL = Scanner((374, 388), (0.88, 0.90), (246, 262), 2, (0.55, 0.95), (0.5, 0.8), (1, 3), 0, 10, 1.0)
 NARROW = Scanner((492, 260), (0.90, 0.92), (165, 225), 45, (0.70, 0.85), (0.7, 1.0), (1, 3), 0, 120, 0.9)
-CAPACITIVE = Scanner((300, 300), (0.80, 0.65), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25, 1.2)
+CAPACITIVE = Scanner(
+    (300, 300), (0.80, 0.65), (105, 135), 12, (0.60, 0.85), (0.5, 0.7), (1, 3), 3, 25, 1.2, 0.75
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +203,8 @@ def impression(whole: Master, seed: int, conditions: Conditions = ATTENDED) -> N
 
     # 1. Where each pixel lies on the finger: placement and turn, then skin that lags behind the bone.
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    x -= width / 2 + conditions.shift[0] * rng.standard_normal()
-    y -= height / 2 + 12 + conditions.shift[1] * rng.standard_normal()
+    x -= width / 2 + scanner.astray * conditions.shift[0] * rng.standard_normal()
+    y -= height / 2 + scanner.astray * (12 + conditions.shift[1] * rng.standard_normal())
     turn = float(np.clip(conditions.turn * rng.standard_normal(), -35, 35)) * pi / 180
     x, y = x * cos(turn) - y * sin(turn), x * sin(turn) + y * cos(turn)
     roll, pitch = (sigma * rng.standard_normal() for sigma in conditions.roll)
