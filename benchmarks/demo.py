@@ -49,7 +49,7 @@ from matching.fingerprint.comparison import compare
 from matching.fingerprint.cylinders import cylinders
 from rekam.client import Client, SampleFile, sample
 from rekam.explain import picture_of_pair
-from rekam.store import Position
+from rekam.position import Position
 from rekam.v1 import case_pb2, enrollment_pb2, identification_pb2, quality_pb2, types_pb2
 
 PEOPLE = 8

@@ -29,7 +29,7 @@ from matching.fingerprint.calibration import fingerprint_calibration
 from rekam.config import Settings
 from rekam.errors import InvalidRequest
 from rekam.exchange import Assessed, Presentation, Presented
-from rekam.store import Position, modality_of
+from rekam.position import Position, modality_of
 
 P = TypeVar("P", FingerPosition, EyePosition)
 Template = FingerprintTemplate | IrisTemplate | FaceTemplate

@@ -21,7 +21,7 @@ from capture.formats.iris_image import MAGIC as IRIS_MAGIC
 from capture.formats.iris_image import iris_views, read_iris_images
 from capture.sample import EyePosition, FingerPosition, Modality
 from rekam.errors import InvalidRequest
-from rekam.store import Position, modality_of
+from rekam.position import Position, modality_of
 from rekam.v1 import types_pb2
 from rekam.v1.case_pb2_grpc import CaseServiceStub
 from rekam.v1.enrollment_pb2_grpc import EnrollmentServiceStub

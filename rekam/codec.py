@@ -39,15 +39,14 @@ from rekam.exchange import (
     Verified,
 )
 from rekam.nik import Sex
+from rekam.position import Position, modality_of
 from rekam.store import (
     CaseRecord,
     CaseState,
     Counts,
     EncounterState,
-    Position,
     Resolution,
     SubjectRecord,
-    modality_of,
 )
 from rekam.v1 import (
     case_pb2,

@@ -10,7 +10,8 @@ from capture.sample import EyePosition, FingerPosition
 from matching.decision import Decision, Reason
 from matching.encounter import EncounterComparison
 from rekam.nik import NikWarning, Sex
-from rekam.store import CaseRecord, EncounterState, Position
+from rekam.position import Position
+from rekam.store import CaseRecord, EncounterState
 
 
 class MissingReason(StrEnum):

@@ -64,6 +64,7 @@ from rekam.errors import (
     StoreNewer,
     WrongState,
 )
+from rekam.position import Position, modality_of
 from rekam.schema import (
     cases,
     change,
@@ -124,24 +125,6 @@ class ChangeKind(StrEnum):
 
     ADD = "add"
     REMOVE = "remove"
-
-
-Position = FingerPosition | EyePosition | None
-"""Where on the body a sample is from: a finger, an eye, or None for the face, which is one.
-
-A finger and an eye of the same code are equal numbers: never mix the two in one set or comparison.
-"""
-
-
-def modality_of(position: Position) -> Modality:
-    """The modality that has such positions."""
-    match position:
-        case FingerPosition():
-            return Modality.FINGERPRINT
-        case EyePosition():
-            return Modality.IRIS
-        case None:
-            return Modality.FACE
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,3 +11,10 @@ def test_each_folder_imports_only_to_its_left() -> None:
     lint = Path(sys.executable).parent / "lint-imports"
     result = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
+
+
+def test_the_client_brings_neither_database_nor_engine() -> None:
+    loaded = "import sys, rekam.client; print(*{name.partition('.')[0] for name in sys.modules})"
+    names = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout
+    assert "grpc" in names.split()
+    assert not {"sqlalchemy", "alembic", "numba", "faiss", "onnxruntime", "dlib"} & set(names.split())

@@ -10,7 +10,7 @@ from capture.sample import EyePosition, FingerPosition, Modality
 from rekam.capturing import require_complete
 from rekam.errors import InvalidRequest
 from rekam.exchange import Missing, MissingEye, MissingReason, Presentation
-from rekam.store import Position
+from rekam.position import Position
 
 BANDAGED = MissingReason.BANDAGED
 FINGERS = [position for position in FingerPosition if position]

@@ -7,7 +7,7 @@ import pytest
 from capture.sample import EyePosition, FingerPosition, Modality
 from rekam.client import FingerFile, SampleFile, file_of, finger_files, sample, sample_files, words
 from rekam.errors import InvalidRequest
-from rekam.store import Position
+from rekam.position import Position
 from rekam.v1 import types_pb2
 
 RIGHT_THUMB, UNKNOWN = FingerPosition.RIGHT_THUMB, FingerPosition.UNKNOWN

@@ -38,8 +38,9 @@ from rekam.exchange import (
     RecordedIris,
 )
 from rekam.nik import NikWarning, NikWarningKind, Sex
+from rekam.position import modality_of
 from rekam.recorded import EVIDENCE
-from rekam.store import CaseState, EncounterState, Resolution, modality_of
+from rekam.store import CaseState, EncounterState, Resolution
 from rekam.v1 import case_pb2, enrollment_pb2, gallery_pb2, identification_pb2, quality_pb2, types_pb2
 from rekam.workflow import _RECORDED
 from tests.bodies import body, enroll_body
