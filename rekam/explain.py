@@ -21,6 +21,7 @@ from matching.fingerprint.calibration import fingerprint_calibration
 from matching.fingerprint.comparison import Comparison, compare
 from matching.fingerprint.cylinders import cylinders
 from rekam.overlap import Overlap, Role, overlap
+from rekam.panels import INK, QUIET, drawn
 from rekam.prints import decode_print
 from rekam.samples import PRINTS, Kind
 
@@ -34,8 +35,6 @@ MOST_ALONE = 10  # minutiae without partner that are listed of each print
 CONTRIBUTION_COLOURS = ("#f6c04d", "#ee6c2f", "#c2185b", "#5e1193")
 ROLE_COLOURS = {Role.PARTNER: "#0f9d76", Role.ALONE: "#3b7dd8", Role.ASIDE: "#9aa5b1"}
 OVERLAP_COLOUR = "#0aa5b5"
-_INK = "#1d2733"
-_QUIET = "#6b7785"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,7 +241,6 @@ def picture_of_pair(
     Title and captions may have several lines; `compact` leaves out the legend and rows with nothing to see.
     Thread-safe. Cost: about 0.5 s.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
@@ -267,7 +265,6 @@ def picture_of_pair(
     scale = 14.6 / width
     figure_height = scale * (last - first) + top + bottom
     figure = Figure(figsize=(15, figure_height), dpi=100, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes(
         (sides / 15, bottom / figure_height, 14.6 / 15, scale * (last - first) / figure_height)
     )
@@ -309,12 +306,12 @@ def picture_of_pair(
 
     # 4. Words.
     headline, _, rest = title.partition("\n")
-    figure.text(sides / 15, 1 - 0.22 / figure_height, headline, size=17, weight="bold", color=_INK, va="top")
-    figure.text(sides / 15, 1 - 0.58 / figure_height, rest, size=13, color=_INK, va="top", linespacing=1.4)
+    figure.text(sides / 15, 1 - 0.22 / figure_height, headline, size=17, weight="bold", color=INK, va="top")
+    figure.text(sides / 15, 1 - 0.58 / figure_height, rest, size=13, color=INK, va="top", linespacing=1.4)
     for caption, shift in zip(captions, (0, offset), strict=True):
         at = (sides + scale * shift) / 15
         figure.text(
-            at, (bottom - 0.1) / figure_height, caption, size=12, color=_INK, va="top", linespacing=1.35
+            at, (bottom - 0.1) / figure_height, caption, size=12, color=INK, va="top", linespacing=1.35
         )
     if not compact:
         _draw_scale(
@@ -322,24 +319,22 @@ def picture_of_pair(
         )
         marks = "○ ending   □ bifurcation   stroke: along the ridge"
         if common is None:
-            texts = [(marks + "   blue: in no pair", _QUIET)]
+            texts = [(marks + "   blue: in no pair", QUIET)]
         else:
             texts = [
-                (marks, _QUIET),
+                (marks, QUIET),
                 ("has a partner", ROLE_COLOURS[Role.PARTNER]),
                 ("has none", ROLE_COLOURS[Role.ALONE]),
                 ("outside, or unsure", ROLE_COLOURS[Role.ASIDE]),
                 ("common region", OVERLAP_COLOUR),
             ]
             if not common.agreeing.all():
-                texts.append(("dashed: lies apart", _QUIET))
+                texts.append(("dashed: lies apart", QUIET))
         at = 5.2
         for text, colour in texts:
             figure.text(at / 15, 0.42 / figure_height, text, size=11, color=colour)
             at += 0.2 + 0.0725 * len(text.strip())
-    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's canvas is not annotated
-    pixels: memoryview = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
-    return np.asarray(pixels, np.uint8)[..., :3].copy()
+    return drawn(figure)
 
 
 def _faded(image: NDArray[np.uint8] | None, template: FingerprintTemplate | None) -> NDArray[np.uint8]:
@@ -420,8 +415,8 @@ def _draw_scale(axes: "Axes", colours: "Colormap") -> None:
     axes.set_xticks(
         [0, STRONG_PAIR / 2, STRONG_PAIR], ["0", f"{STRONG_PAIR / 2:g}", f"{STRONG_PAIR:g} or more"]
     )
-    axes.tick_params(length=2, labelsize=10, labelcolor=_QUIET, color=_QUIET)
-    axes.set_title("a pair's share of the score", size=11, color=_QUIET, loc="left", pad=4)
+    axes.tick_params(length=2, labelsize=10, labelcolor=QUIET, color=QUIET)
+    axes.set_title("a pair's share of the score", size=11, color=QUIET, loc="left", pad=4)
     axes.spines[:].set_visible(False)
 
 

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from capture.quality import Feedback
 from matching.error_rates import Interval
 from rekam.evaluate import Curve, FnmrAtFmr, Rates, draw_curves, pooled_pairs
+from rekam.panels import INK
 from rekam.samples import EvaluationError, Kind, Scored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN_FAILURES = 30
-INK = "#1d2733"
 _GENUINE, _IMPOSTOR = "#0f7d6b", "#d8642a"
 
 

@@ -1,4 +1,4 @@
-"""A picture of panels below each other, for explanations: title, rows of images, notes, legend."""
+"""Pictures of explanations: panels below each other with title, rows of images, notes, legend."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = "#1d2733"
 QUIET = "#6b7785"
@@ -79,8 +80,6 @@ class Sheet:
 
     def pixels(self) -> NDArray[np.uint8]:
         """The picture, `(H, 1500, 3) uint8` RGB."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
         total = self._height + 0.05
         self._figure.set_size_inches(_WIDTH, total)
         for axes, left, top, width, height in self._axes:
@@ -88,10 +87,17 @@ class Sheet:
         for left, top, text, style in self._texts:
             looks = {"color": INK, "va": "top"} | style
             self._figure.text(left / _WIDTH, 1 - top / total, text, **looks)  # type: ignore[arg-type]
-        canvas = FigureCanvasAgg(self._figure)
-        canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's canvas is not annotated
-        pixels: memoryview = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
-        return np.asarray(pixels, np.uint8)[..., :3].copy()
+        return drawn(self._figure)
+
+
+def drawn(figure: "Figure") -> NDArray[np.uint8]:
+    """A figure as pixels, `(H, W, 3) uint8` RGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's canvas is not annotated
+    pixels: memoryview = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    return np.asarray(pixels, np.uint8)[..., :3].copy()
 
 
 def tinted(

@@ -33,7 +33,6 @@ from rekam.samples import (
     natural,
     read_bytes,
     require_names,
-    sources_of,
     through_cache,
     with_progress,
 )
@@ -189,19 +188,10 @@ def _extractor(choice: ExtractorChoice) -> FingerprintExtractor:
     return FingerprintExtractor(choice)
 
 
-# What templates of prints depend on, and the folder of the networks' weights.
-_ENTRIES = ("capture.decode", "capture.fingerprint.extract")
-_DATA = "fingerprint"
-
-
 @cache
 def _extraction_version() -> str:
-    return extraction_version(("numpy", "cv2", "onnx", "onnxruntime", "PIL"), _ENTRIES, _DATA)
-
-
-def extraction_sources() -> list[Path]:
-    """The files of `capture` that templates depend on: what decoding and extraction import, and its data."""
-    return sources_of(_ENTRIES, _DATA)
+    libraries = ("numpy", "cv2", "onnx", "onnxruntime", "PIL")
+    return extraction_version(libraries, ("capture.decode", "capture.fingerprint.extract"), "fingerprint")
 
 
 # --- 3. scores

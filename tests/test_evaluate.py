@@ -38,12 +38,11 @@ from rekam.prints import (
     Impression,
     PrintSet,
     extract,
-    extraction_sources,
     print_set,
     print_sets,
     read_print,
 )
-from rekam.samples import EvaluationError, Extracted, all_pairs, compare_chunk, mapped
+from rekam.samples import EvaluationError, Extracted, all_pairs, compare_chunk, mapped, sources_of
 from tests.test_written import full_disk
 
 # --- which files
@@ -391,7 +390,7 @@ def test_the_cache_follows_every_module_that_extraction_loads() -> None:
         for path in map(Path, files.split())
         if path.name != "__init__.py" and not (path.parent == root and path.name in no_say)
     }
-    found = set(extraction_sources())
+    found = set(sources_of(("capture.decode", "capture.fingerprint.extract"), "fingerprint"))
     assert expected <= found
     assert {path for path in found if path.suffix == ".py"} - expected == set()
     assert root / "quality.py" not in found
