@@ -103,8 +103,8 @@ class Candidate:
     fingers and eyes that match alone, less the logarithm of the number they were chosen from; `denied` tells
     that some finger does not match. Both at once is what an encounter put together from two people looks
     like.
-    `conflict`: some modality denies what another asserts. `own` marks the subject the claimed NIK belongs to,
-    `held` an encounter that waits for an operator.
+    `mixed`: some fingers match and others do not. `conflict`: some modality denies what another asserts.
+    `own` marks the subject the claimed NIK belongs to, `held` an encounter that waits for an operator.
     """
 
     llr: float
@@ -116,6 +116,7 @@ class Candidate:
     irises: float = 0.0
     face: float = 0.0
     conflict: bool = False
+    mixed: bool = False
 
     @property
     def without_face(self) -> float:
@@ -135,18 +136,24 @@ def candidate_of(comparison: EncounterComparison, *, own: bool = False, held: bo
         irises=comparison.irises_llr,
         face=comparison.face_llr,
         conflict=bool(comparison.conflict),
+        mixed=comparison.mixed,
     )
 
 
 def notices(comparison: EncounterComparison) -> tuple[Reason, ...]:
-    """What an operator should notice about how a candidate's fingers and eyes were paired."""
+    """What an operator should notice about how a candidate's fingers and eyes were paired, and matched."""
     fingers: dict[Arrangement, tuple[Reason, ...]] = {
         Arrangement.AS_DECLARED: (),
         Arrangement.HANDS_SWAPPED: (Reason.HANDS_SWAPPED,),
         Arrangement.REARRANGED: (Reason.POSITIONS_DIFFER,),
     }
     swapped = comparison.eyes is EyeArrangement.EYES_SWAPPED
-    return fingers[comparison.arrangement] + ((Reason.EYES_SWAPPED,) if swapped else ())
+    disagree = comparison.denied and comparison.mixed
+    return (
+        *fingers[comparison.arrangement],
+        *((Reason.EYES_SWAPPED,) if swapped else ()),
+        *((Reason.FINGERS_DISAGREE,) if disagree else ()),
+    )
 
 
 def decide(
@@ -227,7 +234,10 @@ def _doubt(c: Candidate, t: Thresholds) -> Reason | None:
         return Reason.MODALITIES_DISAGREE
     if c.without_face >= t.review:
         return Reason.OTHER_SUBJECT_UNCERTAIN
-    return Reason.FACE_ALONE if c.llr >= t.review else Reason.FINGERS_DISAGREE
+    if c.llr >= t.review:
+        return Reason.FACE_ALONE
+    # Below, but for fingers that do not match, or for what it costs to have swapped eyes or hands.
+    return Reason.FINGERS_DISAGREE if c.mixed else Reason.OTHER_SUBJECT_UNCERTAIN
 
 
 def _split(candidates: Sequence[Candidate], t: Thresholds) -> bool:

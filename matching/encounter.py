@@ -6,7 +6,7 @@ contradict each other the sum is not the whole story: `EncounterComparison.confl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log10
 from pathlib import Path
 
@@ -32,6 +32,7 @@ __all__ = [
     "FingerForm",
     "FingerShare",
     "IrisShare",
+    "beside",
     "compare_encounters",
     "encounter_form",
     "enough_evidence",
@@ -105,7 +106,8 @@ class EncounterComparison:
     `llr` is the sum of what fingers, irises and face say; 0 where nothing can be compared. `arrangement` and
     `shares` are of the fingers, `eyes` and `irises` of the eyes; `face` is None where one side has none, or
     where the two were embedded by different models. Evidence stored before there were irises and faces is
-    all the fingers'.
+    all the fingers'. `denied_elsewhere`: modalities that this encounter lacks and that the subject's other
+    encounters deny (see `beside`).
     """
 
     llr: float
@@ -117,6 +119,7 @@ class EncounterComparison:
     fingers_llr: float = 0.0
     irises_llr: float = 0.0
     face_llr: float = 0.0
+    denied_elsewhere: tuple[Modality, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.irises and self.face is None:
@@ -133,6 +136,11 @@ class EncounterComparison:
         return bool(self.shares or self.irises)
 
     @property
+    def anything(self) -> bool:
+        """Whether there was anything to compare."""
+        return self.comparable or self.face is not None
+
+    @property
     def agreeing(self) -> float:
         """What the fingers and eyes that match say alone, less the logarithm of how many they are of."""
         if not self.comparable:
@@ -141,6 +149,11 @@ class EncounterComparison:
         agreeing_fingers = fused([max(share.llr, 0.0) for share in self.shares], together.fingers)
         agreeing_eyes = fused([max(share.llr, 0.0) for share in self.irises], together.eyes)
         return agreeing_fingers + agreeing_eyes - log10(len(self.shares) + len(self.irises))
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some fingers match and others do not."""
+        return any(s.llr > 0 for s in self.shares) and any(s.llr < 0 for s in self.shares)
 
     @property
     def denied(self) -> bool:
@@ -158,10 +171,38 @@ class EncounterComparison:
         }
         asserted = max(said.values()) >= PARAMS.asserted
         denying = {modality for modality, llr in said.items() if asserted and llr <= PARAMS.denied}
+        denying |= set(self.denied_elsewhere if asserted else ())
         each = [share.llr for share in self.irises]
         if each and max(each) >= PARAMS.asserted and min(each) <= PARAMS.denied:
             denying.add(Modality.IRIS)
         return tuple(sorted(denying))
+
+    @property
+    def _said(self) -> dict[Modality, float]:
+        """What each modality says that both sides have."""
+        said = {}
+        if self.shares:
+            said[Modality.FINGERPRINT] = self.fingers_llr
+        if self.irises:
+            said[Modality.IRIS] = self.irises_llr
+        if self.face is not None:
+            said[Modality.FACE] = self.face_llr
+        return said
+
+
+def beside(best: EncounterComparison, others: Sequence[EncounterComparison]) -> EncounterComparison:
+    """`best`, told what the same subject's other encounters deny in modalities that it lacks.
+
+    Else whoever once came with irises alone could lend them to another's fingers: the encounter that has
+    none would be the one that matches best. Of several that have a modality, the likest speaks.
+    """
+    denied = []
+    for modality in Modality:
+        said = [other._said[modality] for other in others if modality in other._said]
+        known = any(modality in one.denied_elsewhere for one in (best, *others))
+        if modality not in best._said and (max(said) <= PARAMS.denied if said else known):
+            denied.append(modality)
+    return replace(best, denied_elsewhere=tuple(denied))
 
 
 def compare_encounters(

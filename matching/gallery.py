@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 from zipfile import BadZipFile
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matching.arrays import grown, npz
-from matching.encounter import EncounterComparison, EncounterForm, compare_encounters
+from matching.encounter import EncounterComparison, EncounterForm, beside, compare_encounters
 from matching.errors import GalleryDamaged
 from matching.face.shelf import FaceShelves
 from matching.fingerprint.cylinders import PARAMS as CYLINDER_PARAMS
@@ -178,12 +178,16 @@ class Gallery:
 
     def _ranked(self, probe: EncounterForm, forms: list[tuple[int, int, EncounterForm]]) -> list[Match]:
         """Best encounter of each subject, best subject first, ties by scores, then by key."""
-        best: dict[int, Match] = {}
+        of_subject: dict[int, list[Match]] = {}
         for key, subject, form in forms:
-            match = Match(key, subject, compare_encounters(probe, form, face_file=self._face_file))
-            if subject not in best or _rank(match) < _rank(best[subject]):
-                best[subject] = match
-        return sorted(best.values(), key=_rank)
+            compared = compare_encounters(probe, form, face_file=self._face_file)
+            of_subject.setdefault(subject, []).append(Match(key, subject, compared))
+        best: list[Match] = []
+        for matches in of_subject.values():
+            first, *others = sorted(matches, key=_rank)
+            told = beside(first.comparison, [other.comparison for other in others])
+            best.append(replace(first, comparison=told))
+        return sorted(best, key=_rank)
 
     def _shortlist(self, probe: EncounterForm, excluded: frozenset[int]) -> list[int]:
         """Subjects to compare exactly: those whom any modality names."""

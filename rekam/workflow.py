@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,7 @@ from matching.decision import Reason, Thresholds, candidate_of, decide, matches,
 from matching.encounter import (
     EncounterComparison,
     EncounterForm,
+    beside,
     compare_encounters,
     encounter_form,
     enough_evidence,
@@ -53,6 +54,7 @@ from rekam.exchange import (
 )
 from rekam.index import Index, Progress, label_of
 from rekam.nik import NikWarning, parse_nik
+from rekam.position import Position
 from rekam.recorded import EVIDENCE, missing_records, recorded, sample_record, stored_sample
 from rekam.store import (
     CaseRecord,
@@ -61,7 +63,6 @@ from rekam.store import (
     Counts,
     EncounterRecord,
     EncounterState,
-    Position,
     Reader,
     Resolution,
     Store,
@@ -236,7 +237,7 @@ class Workflow:
             subject_key=subject_key,
             nik=nik,
             decision=decision,
-            reasons=reasons + _notices(persons, thresholds),
+            reasons=(*reasons, *(n for n in _notices(persons, thresholds) if n not in reasons)),
             state=EncounterState.ENROLLED if decision.enrolled else EncounterState.HELD,
             request_id=presentation.request_id,
             created_at=now,
@@ -365,10 +366,10 @@ class Workflow:
         search = self._index.gallery.search_exhaustively if exhaustive else self._index.gallery.search
         compared = {match.key: match.comparison for match in search(form, exclude=excluded)}
         with self._store.read() as reader:
-            persons = _persons(reader, compared)[:MOST_CANDIDATES]
+            persons = [p for p in _persons(reader, compared) if p.comparison.anything][:MOST_CANDIDATES]
         thresholds = self._thresholds()
         return Identified(
-            candidates=persons,
+            candidates=tuple(persons),
             match=_identity(persons[0].comparison, thresholds) if persons else Match.NO,
             match_llr=thresholds.match,
             review_llr=thresholds.review,
@@ -595,7 +596,7 @@ def _suspicion(comparison: EncounterComparison) -> float:
 
 def _persons(reader: Reader, compared: Mapping[int, EncounterComparison]) -> tuple[Person, ...]:
     """Whom the compared encounters belong to now, each by its best, by falling likelihood ratio."""
-    best: dict[int, Person] = {}
+    of: dict[int, list[Person]] = {}
     for seq, comparison in sorted(compared.items()):
         encounter = reader.encounter_by_seq(seq)
         if encounter is None or not encounter.state.searchable:
@@ -605,10 +606,15 @@ def _persons(reader: Reader, compared: Mapping[int, EncounterComparison]) -> tup
             subject = reader.subject_by_key(encounter.subject_key)
             nik = nik if subject is None else subject.nik
         label = label_of(seq, encounter.subject_key)
-        if label not in best or _telling(comparison) > _telling(best[label].comparison):
-            held = encounter.state is EncounterState.HELD
-            best[label] = Person(encounter.subject_id, encounter.encounter_id, nik, held, comparison)
-    return tuple(sorted(best.values(), key=lambda p: (-p.comparison.llr, p.held, p.encounter_id)))
+        held = encounter.state is EncounterState.HELD
+        person = Person(encounter.subject_id, encounter.encounter_id, nik, held, comparison)
+        of.setdefault(label, []).append(person)
+    best: list[Person] = []
+    for persons in of.values():
+        first, *others = sorted(persons, key=lambda p: _telling(p.comparison), reverse=True)
+        told = beside(first.comparison, [other.comparison for other in others])
+        best.append(replace(first, comparison=told))
+    return tuple(sorted(best, key=lambda p: (-p.comparison.llr, p.held, p.encounter_id)))
 
 
 def _telling(comparison: EncounterComparison) -> tuple[bool, float]:
@@ -622,10 +628,13 @@ def _comparable(persons: Sequence[Person], own: SubjectRecord | None) -> bool:
 
 
 def _shown(persons: Sequence[Person], own: SubjectRecord | None, review: float) -> tuple[Person, ...]:
-    """The candidates kept as evidence: the best few, whoever is suspected, always the claimed subject."""
+    """The candidates kept as evidence: the best few, whoever is suspected, always the claimed subject.
+
+    Whoever has nothing in common with the encounter is no candidate.
+    """
     return tuple(
         person
-        for rank, person in enumerate(persons)
+        for rank, person in enumerate(p for p in persons if p.comparison.anything or _is(p, own))
         if rank < _ALWAYS_SHOWN
         or _is(person, own)
         or (rank < MOST_CANDIDATES - 1 and _suspicion(person.comparison) >= review)
@@ -634,7 +643,7 @@ def _shown(persons: Sequence[Person], own: SubjectRecord | None, review: float) 
 
 def _notices(persons: Sequence[Person], thresholds: Thresholds) -> tuple[Reason, ...]:
     """What an operator should notice about the best candidate besides the decision."""
-    if not persons or persons[0].comparison.llr < thresholds.review:
+    if not persons or max(persons[0].comparison.llr, persons[0].comparison.agreeing) < thresholds.review:
         return ()
     return notices(persons[0].comparison)
 

@@ -147,6 +147,11 @@ def test_fingers_of_two_people_mixed_are_reviewed(service: Service) -> None:
     under_new = service.enroll(1, (*again(fingers(0)[:1], 2), *fingers(6)[1:]), "under-new-nik")
     assert (under_new.decision, list(under_new.reasons)) == (REVIEW, [types_pb2.REASON_FINGERS_DISAGREE])
     assert own.subject_id in [c.subject_id for c in under_new.evidence.candidates]
+    # One of somebody else's among several: a duplicate nevertheless, and told.
+    one = (*again(fingers(0)[:3], 3), *fingers(5)[3:])
+    mostly = service.enroll(4, one)
+    assert mostly.decision == DUPLICATE
+    assert types_pb2.REASON_FINGERS_DISAGREE in mostly.reasons
 
 
 def test_prints_that_are_not_the_owners_never_join_a_subject(service: Service) -> None:

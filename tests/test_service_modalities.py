@@ -158,6 +158,50 @@ def test_another_persons_eyes_beside_ones_own_fingers_are_reviewed(service: Serv
     assert types_pb2.REASON_MODALITIES_DISAGREE in under_own.reasons
 
 
+def test_eyes_enrolled_alone_are_not_lent_to_anothers_fingers(service: Service) -> None:
+    enroll(service, 0, body(0))
+    assert enroll(service, 0, eyes_of(0).again(1), "eyes-alone").decision == RETURNING
+    mixed = Body(fingers=body(1).fingers, irises=body(0).again(2).irises)
+    disagree = types_pb2.REASON_MODALITIES_DISAGREE
+    request = identify_body(mixed)
+    found = service.client.identification.Identify(request, timeout=60)
+    assert found.match == identification_pb2.MATCH_UNCERTAIN
+    assert list(found.candidates[0].conflict) == [FINGERPRINT]
+    claim = identification_pb2.VerifyRequest(samples=request.samples, nik=made_up_nik(0))
+    verified = service.client.identification.Verify(claim, timeout=60)
+    assert verified.match == identification_pb2.MATCH_UNCERTAIN
+    under_new = enroll(service, 2, mixed)
+    assert (under_new.decision, list(under_new.reasons)) == (REVIEW, [disagree])
+    under_own = enroll(service, 0, mixed, "own")
+    assert (under_own.decision, list(under_own.reasons)) == (REVIEW, [disagree])
+    # The owner comes and goes as before.
+    assert enroll(service, 0, body(0).again(3), "whole").decision == RETURNING
+    assert enroll(service, 0, Body(face=body(0).face, irises=body(0).irises), "part").decision == RETURNING
+
+
+def test_whoever_has_nothing_in_common_is_no_candidate(service: Service) -> None:
+    enroll(service, 0, body(0))
+    only_fingers = enroll(service, 1, fingers_of(1))
+    e = enroll(service, 2, eyes_of(2))
+    assert [c.nik for c in e.evidence.candidates] == [made_up_nik(0)]
+    found = service.client.identification.Identify(identify_body(face_of(3)), timeout=60)
+    assert [c.nik for c in found.candidates] == [made_up_nik(0)]
+    # The claimed subject is shown however.
+    own = enroll(service, 1, eyes_of(1), "own")
+    assert own.decision == REVIEW
+    assert only_fingers.subject_id in {c.subject_id for c in own.evidence.candidates}
+
+
+def test_one_eye_given_as_the_other_says_nothing_of_fingers(tmp_path: Path) -> None:
+    # The threshold of a gallery of 100, which a swapped eye misses by what the swap costs.
+    with running(tmp_path, fpir_review=0.01) as service:
+        one = Body(irises=body(0).irises[:1])
+        enroll(service, 0, one)
+        e = enroll(service, 1, one.again(1).eyes_swapped())
+        expected = [types_pb2.REASON_OTHER_SUBJECT_UNCERTAIN, types_pb2.REASON_EYES_SWAPPED]
+        assert (e.decision, list(e.reasons)) == (REVIEW, expected)
+
+
 def test_a_face_alone_never_accuses(service: Service) -> None:
     enroll(service, 0, body(0))
     twin = enroll(service, 1, Body(body(1).fingers, body(1).irises, body(0).again(1).face))
