@@ -11,6 +11,8 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from enum import IntEnum
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import pairwise
 
 from capture.sample import Modality
@@ -145,6 +147,20 @@ class Scores:
     def makers(self) -> str:
         """Key of the pair of makers in a file."""
         return f"{self.maker}s"
+
+    def shipped(self, first: IntEnum | str, second: IntEnum | str) -> Calibration:
+        """As `read`, from the file that comes with this code."""
+        return self.read_file(files("matching") / self.modality / "calibration.json", first, second)
+
+    def read_file(self, file: Traversable, first: IntEnum | str, second: IntEnum | str) -> Calibration:
+        """As `read`; raises `ParametersUnavailable` where the file cannot be read, too."""
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ParametersUnavailable(
+                f"the {self.modality} calibration {file} cannot be read: {error}"
+            ) from error
+        return self.read(text, first, second)
 
     def read(self, text: str, first: IntEnum | str, second: IntEnum | str) -> Calibration:
         """Find the calibration for templates of two makers in the text of a file.

@@ -5,12 +5,10 @@ cylinders of the finger that has fewer. They are counted; a quality would be wha
 """
 
 from functools import cache
-from importlib.resources import files
 
 from capture.fingerprint.template import Extractor
 from capture.sample import Modality
 from matching.calibration import Calibration, Detail, Scores
-from matching.errors import ParametersUnavailable
 from matching.fingerprint.comparison import COMPARISON_VERSION
 
 FMR_1E2 = 1e-2
@@ -30,8 +28,4 @@ def fingerprint_calibration(
 
     Raises `NotCalibrated` where there is none, `ParametersUnavailable` where it does not fit this code.
     """
-    try:
-        text = (files("matching.fingerprint") / "calibration.json").read_text(encoding="utf-8")
-    except OSError as error:
-        raise ParametersUnavailable(f"the fingerprint calibration cannot be read: {error}") from error
-    return SCORES.read(text, first, second)
+    return SCORES.shipped(first, second)

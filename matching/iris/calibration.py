@@ -1,12 +1,10 @@
 """What a score of two irises is worth: conditioned on the bits that were compared."""
 
 from functools import cache
-from importlib.resources import files
 
 from capture.iris.template import IrisCoder
 from capture.sample import Modality
 from matching.calibration import Calibration, Detail, Scores
-from matching.errors import ParametersUnavailable
 from matching.iris.comparison import COMPARISON_VERSION
 
 SCORES = Scores(Modality.IRIS, "coder", COMPARISON_VERSION, Detail("bits", typical=2900, fewest=500))
@@ -20,8 +18,4 @@ def iris_calibration(
 
     Raises `NotCalibrated` where there is none, `ParametersUnavailable` where it does not fit this code.
     """
-    try:
-        text = (files("matching.iris") / "calibration.json").read_text(encoding="utf-8")
-    except OSError as error:
-        raise ParametersUnavailable(f"the iris calibration cannot be read: {error}") from error
-    return SCORES.read(text, first, second)
+    return SCORES.shipped(first, second)
