@@ -22,8 +22,8 @@ from benchmarks.provenance import ROOT, provenance
 from capture.fingerprint import extract
 from capture.fingerprint.template import ExtractorChoice
 from matching.fingerprint import comparison, cylinders, overlap
-from rekam.evaluate import REPLICATES, SEED, draw_det, plain, report, tables
-from rekam.prints import compare_set, print_sets
+from rekam.offline.evaluate_prints import REPLICATES, SEED, draw_det, plain, report, tables
+from rekam.offline.prints import compare_set, print_sets
 
 # Folders of each result, with the resolution of their scanner.
 SETS = {

@@ -40,8 +40,8 @@ from matching.fingerprint.cylinders import cylinders
 from matching.fitting import Makers, Measured, Values, cllr, content_with, fitted, together
 from matching.iris import calibration as iris
 from matching.iris.comparison import compare_irises, iris_form
-from rekam.prints import Compared, compare_set, print_sets
-from rekam.samples import EYES, PORTRAITS, all_pairs, extract_file, face_extractor, sample_set
+from rekam.offline.prints import Compared, compare_set, print_sets
+from rekam.offline.samples import EYES, PORTRAITS, all_pairs, extract_file, face_extractor, sample_set
 
 RESULTS = ROOT / "benchmarks" / "results"
 FOLDS = 10

@@ -50,8 +50,8 @@ from matching.error_rates import Pairs
 from matching.fingerprint import comparison
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import Cylinders, cylinders
-from rekam.prints import Compared, compare_set, print_set
-from rekam.samples import all_pairs
+from rekam.offline.prints import Compared, compare_set, print_set
+from rekam.offline.samples import all_pairs
 
 # CrossMatch counts fingers from the left little finger (01) to the right little finger (10).
 CROSSMATCH_POSITIONS = {

@@ -41,7 +41,7 @@ from benchmarks.synthetic_prints import (
 )
 from capture.sample import FingerPosition
 from matching.fingerprint import comparison
-from rekam.prints import Compared, compare_set, print_set
+from rekam.offline.prints import Compared, compare_set, print_set
 
 # The real set, its resolution, and the scanner that stands for its own.
 FVC: tuple[tuple[str, float, Scanner], ...] = (

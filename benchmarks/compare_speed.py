@@ -26,7 +26,7 @@ from benchmarks.provenance import ROOT, provenance
 from capture.fingerprint.template import FingerprintTemplate
 from matching.fingerprint import comparison, cylinders, overlap
 from matching.fingerprint.calibration import FMR_1E3, fingerprint_calibration
-from rekam.prints import extract, print_sets
+from rekam.offline.prints import extract, print_sets
 
 Template = TypeVar("Template")
 

@@ -48,7 +48,7 @@ from capture.sample import EyePosition, FingerPosition
 from matching.fingerprint.comparison import compare
 from matching.fingerprint.cylinders import cylinders
 from rekam.client import Client, SampleFile, sample
-from rekam.explain import picture_of_pair
+from rekam.offline.explain_prints import picture_of_pair
 from rekam.position import Position
 from rekam.v1 import case_pb2, enrollment_pb2, identification_pb2, quality_pb2, types_pb2
 

@@ -27,7 +27,7 @@ from matching.fingerprint.calibration import SCORES, fingerprint_calibration
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import cylinders
 from matching.fusion import FORMAT
-from rekam.prints import extract, print_set
+from rekam.offline.prints import extract, print_set
 
 OUTPUT = ROOT / "matching" / "fusion.json"
 RESULTS = ROOT / "benchmarks" / "results" / "fusion.json"

@@ -27,7 +27,7 @@ from capture.decode import decode_image
 from capture.errors import ModelUnavailable
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import ExtractorChoice
-from rekam.prints import print_sets
+from rekam.offline.prints import print_sets
 
 Run = Callable[[Path, float], int]
 

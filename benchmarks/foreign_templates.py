@@ -37,8 +37,8 @@ from capture.formats.minutiae_record import (
 from capture.formats.minutiae_template import FOREIGN_FLOOR, card_of, template_of, template_of_card
 from matching.error_rates import operating_points
 from matching.fingerprint import comparison, cylinders
-from rekam.prints import print_sets
-from rekam.samples import all_pairs
+from rekam.offline.prints import print_sets
+from rekam.offline.samples import all_pairs
 
 Through = Callable[[FingerView], FingerprintTemplate]
 

@@ -21,8 +21,8 @@ from capture.fingerprint.template import FingerprintTemplate
 from matching.error_rates import Pairs, operating_points, resampled_fingers, resampled_points
 from matching.fingerprint.calibration import FMR_1E3, fingerprint_calibration
 from matching.fingerprint.cylinders import cylinders
-from rekam.prints import Compared
-from rekam.samples import all_pairs
+from rekam.offline.prints import Compared
+from rekam.offline.samples import all_pairs
 
 QUANTILE = 0.999
 FACTOR = 1.5  # what FNMR may differ by

@@ -2,7 +2,7 @@
 
     python -m benchmarks.persons --cache DIR
 
-Chimeric people (see `rekam/evaluate_person.py`): the hands of the nine people of CrossMatch, whose irises are
+Chimeric people (see `evaluate_person.py`): the hands of the nine people of CrossMatch, whose irises are
 those of CASIA-V1 and whose faces those of LFW. Only who is sought is damaged, who is enrolled is not: fingers
 are few, poor (minutiae lost, added and moved) or partial (cut); irises blurred, half covered, or one only;
 portraits dark or narrowed as if turned away. The damage to images and templates is an imitation, and says so.
@@ -33,7 +33,7 @@ from capture.iris.extract import IrisExtractor
 from capture.iris.template import IrisTemplate
 from capture.sample import FaceSample, IrisSample, Modality
 from matching.error_rates import Interval
-from rekam.evaluate_person import (
+from rekam.offline.evaluate_person import (
     ENCOUNTERS,
     ROUNDS,
     SHORT,
@@ -50,7 +50,7 @@ from rekam.evaluate_person import (
     table,
     whole_sets,
 )
-from rekam.samples import EYES, PORTRAITS, face_extractor, sample_set
+from rekam.offline.samples import EYES, PORTRAITS, face_extractor, sample_set
 
 RESULTS = ROOT / "benchmarks" / "results"
 SEED = 2026

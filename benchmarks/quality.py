@@ -30,7 +30,7 @@ from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from matching.error_rates import FAILED
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import cylinders
-from rekam.prints import PrintSet, extract, print_sets, read_print
+from rekam.offline.prints import PrintSet, extract, print_sets, read_print
 
 LOST = (0.01, 0.03, 0.1)
 DRAWN = 0.03

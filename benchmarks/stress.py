@@ -33,9 +33,9 @@ from capture.formats.minutiae_record import RecordFormat
 from capture.formats.minutiae_template import template_of
 from matching.error_rates import FAILED, Interval, Pairs
 from matching.fingerprint import comparison, cylinders, overlap
-from rekam.evaluate import REPLICATES, plain, report
-from rekam.prints import Compared, PrintSet, compare_set, print_sets
-from rekam.samples import all_pairs
+from rekam.offline.evaluate_prints import REPLICATES, plain, report
+from rekam.offline.prints import Compared, PrintSet, compare_set, print_sets
+from rekam.offline.samples import all_pairs
 
 SEED = 2026
 

@@ -30,7 +30,7 @@ from matching.fingerprint.descriptors import (
     descriptors,
     raw_descriptors,
 )
-from rekam.prints import extract, print_sets
+from rekam.offline.prints import extract, print_sets
 
 OUTPUT = ROOT / "matching" / "fingerprint" / "descriptors.npz"
 LISTS = 1024

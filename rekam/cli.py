@@ -28,14 +28,14 @@ from matching.errors import MatchingError
 from rekam.client import DEFAULT_ADDRESS, Client, SampleFile, file_of, sample, sample_files, words, words_of
 from rekam.config import Settings, load_settings
 from rekam.errors import InvalidRequest, RekamError
-from rekam.evaluate import evaluate_app
-from rekam.evaluate_person_command import evaluate_person
-from rekam.evaluate_samples import evaluate_face, evaluate_iris
-from rekam.explain_command import explain
 from rekam.faults import say_fault
-from rekam.image_records import pack, unpack
-from rekam.prints import read_print
-from rekam.records import template_app
+from rekam.offline.evaluate_person_command import evaluate_person
+from rekam.offline.evaluate_prints import evaluate_app
+from rekam.offline.evaluate_samples import evaluate_face, evaluate_iris
+from rekam.offline.explain_command import explain
+from rekam.offline.image_records import pack, unpack
+from rekam.offline.prints import read_print
+from rekam.offline.records import template_app
 from rekam.server import Server, serve
 from rekam.v1 import (
     case_pb2,

@@ -11,7 +11,7 @@ from rich.markup import escape
 from capture.errors import CaptureError
 from matching.errors import MatchingError
 from rekam.errors import RekamError
-from rekam.samples import EvaluationError
+from rekam.offline.samples import EvaluationError
 
 
 def say_fault(text: str) -> None:

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from benchmarks.accuracy import SETS
 from capture.fingerprint.template import ExtractorChoice
-from rekam.evaluate import Report, report
-from rekam.prints import Compared, compare_set, print_set
+from rekam.offline.evaluate_prints import Report, report
+from rekam.offline.prints import Compared, compare_set, print_set
 
 
 @pytest.fixture(scope="module", params=ExtractorChoice)

@@ -22,7 +22,7 @@ from capture.quality import Feedback
 from capture.sample import Modality
 from matching.error_rates import FAILED, Pairs, operating_points, resampled_fingers
 from rekam.errors import NotWritten
-from rekam.evaluate import (
+from rekam.offline.evaluate_prints import (
     draw_det,
     evaluate_app,
     plain,
@@ -33,7 +33,7 @@ from rekam.evaluate import (
     tables,
     write_scores,
 )
-from rekam.prints import (
+from rekam.offline.prints import (
     Compared,
     Impression,
     PrintSet,
@@ -42,7 +42,7 @@ from rekam.prints import (
     print_sets,
     read_print,
 )
-from rekam.samples import EvaluationError, Extracted, all_pairs, compare_chunk, mapped, sources_of
+from rekam.offline.samples import EvaluationError, Extracted, all_pairs, compare_chunk, mapped, sources_of
 from tests.test_written import full_disk
 
 # --- which files
@@ -358,7 +358,7 @@ def test_the_cache_knows_the_extractor(prints: Path, tmp_path: Path, monkeypatch
         made.append(extractor)
         return Extracted(None, len(made), (), "no real extraction")
 
-    monkeypatch.setattr("rekam.prints._extract", _extract)
+    monkeypatch.setattr("rekam.offline.prints._extract", _extract)
     choices = [ExtractorChoice.ACCURATE, ExtractorChoice.FAST]
     for _ in range(2):
         found = [extract(prints / "101_1.png", 500, tmp_path, choice).quality for choice in choices]

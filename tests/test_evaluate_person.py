@@ -14,7 +14,7 @@ from benchmarks.population import impression, person
 from capture.sample import EyePosition, FingerPosition, Modality
 from matching.encounter import EncounterForm, compare_encounters, encounter_form
 from rekam.cli import app
-from rekam.evaluate_person import (
+from rekam.offline.evaluate_person import (
     ENCOUNTERS,
     ROUNDS,
     drawn,
@@ -28,7 +28,7 @@ from rekam.evaluate_person import (
     table,
     whole_sets,
 )
-from rekam.samples import EvaluationError
+from rekam.offline.samples import EvaluationError
 from tests.test_modalities import eye, portrait
 
 F, EYES = Modality.FINGERPRINT, Modality.IRIS

@@ -21,12 +21,12 @@ from matching.error_rates import FAILED, Pairs
 from matching.face.calibration import face_calibration
 from matching.face.comparison import compare_faces, face_form
 from matching.iris.comparison import compare_irises, iris_form
-from rekam import samples, samples_page
 from rekam.cli import app
-from rekam.evaluate import write_scores
-from rekam.evaluate_samples import calibration_of_faces, samples_report, samples_tables
-from rekam.page import Circumstances
-from rekam.samples import (
+from rekam.offline import samples, samples_page
+from rekam.offline.evaluate_prints import write_scores
+from rekam.offline.evaluate_samples import calibration_of_faces, samples_report, samples_tables
+from rekam.offline.page import Circumstances
+from rekam.offline.samples import (
     EYES,
     PORTRAITS,
     ComparedSamples,
@@ -42,7 +42,7 @@ from rekam.samples import (
     sample_set,
     sample_sets,
 )
-from tests.test_report import Page
+from tests.test_prints_page import Page
 
 QUIET = Console(quiet=True)
 
@@ -82,6 +82,20 @@ def test_an_eye_in_a_folder_is_of_that_folder(tmp_path: Path) -> None:
     found = sample_set(tmp_path, EYES)
     assert {one.subject for one in found.files} == {"1/left", "1/right", "007"}
     assert {one.stem for one in found.files} == {"a_1", "b_1", "a_2", "007_1", "007_2"}
+
+
+def test_a_folder_may_be_a_link_but_no_circle(tmp_path: Path) -> None:
+    there = tmp_path / "elsewhere"
+    for name in ("ani", "budi"):
+        (there / name).mkdir(parents=True)
+        touched(there / name, "1.jpg", "2.jpg")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("ani", "budi"):
+        (linked / name).symlink_to(there / name)
+    (there / "ani" / "round").symlink_to(linked)
+    found = sample_set(linked, PORTRAITS)
+    assert [file.subject for file in found.files] == ["ani", "ani", "budi", "budi"]
 
 
 def test_a_face_is_of_its_folder_and_files_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from capture.iris.template import COLUMNS, IrisTemplate, rotated
 from capture.quality import Feedback, Quality
 from capture.sample import FaceSample, IrisSample
 from rekam.cli import app
-from rekam.explain_eyes import (
+from rekam.offline.explain_eyes import (
     EyeExplanation,
     about_eye_score,
     explain_eyes,
@@ -22,7 +22,7 @@ from rekam.explain_eyes import (
     picture_of_eyes,
     seen_eye,
 )
-from rekam.explain_faces import (
+from rekam.offline.explain_faces import (
     FaceExplanation,
     SeenFace,
     explain_faces,
@@ -31,7 +31,7 @@ from rekam.explain_faces import (
     picture_of_faces,
     seen_face,
 )
-from rekam.samples import face_extractor
+from rekam.offline.samples import face_extractor
 from tests.test_evaluate_samples import drawn_eye, face
 
 PUPIL, LIMBUS, DIFFERS = (246, 192, 77), (31, 179, 154), (194, 24, 91)

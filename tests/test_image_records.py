@@ -18,8 +18,8 @@ from capture.formats.iris_image import iris_views, read_iris_images
 from capture.sample import EyePosition, FingerPosition
 from rekam.client import finger_files
 from rekam.errors import InvalidRequest
-from rekam.image_records import images_within, pack, unpack
-from rekam.packing import eye_of
+from rekam.offline.image_records import images_within, pack, unpack
+from rekam.offline.packing import eye_of
 from tests.test_written import full_disk
 
 APP = typer.Typer()

@@ -56,7 +56,7 @@ from capture.formats.representation import Capture, Certification, QualityBlock
 from capture.sample import FingerPosition
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import PARAMS, cylinders
-from rekam.prints import print_sets, read_print
+from rekam.offline.prints import print_sets, read_print
 from tests.minutiae import made_template
 
 ISO_2005, ISO_2011, ANSI_378 = RecordFormat.ISO_2005, RecordFormat.ISO_2011, RecordFormat.ANSI_378

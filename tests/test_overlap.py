@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from capture.fingerprint.template import FingerprintTemplate
 from matching.fingerprint.comparison import Comparison, compare
 from matching.fingerprint.cylinders import cylinders
-from rekam.overlap import MM2_PER_PIXEL, Overlap, Role, overlap
+from rekam.offline.overlap import MM2_PER_PIXEL, Overlap, Role, overlap
 from tests.minutiae import made_template, moved_template
 
 COLUMNS = ("x", "y", "direction", "ending", "reliability")

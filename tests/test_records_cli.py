@@ -20,7 +20,7 @@ from capture.formats.minutiae_record import (
 )
 from capture.formats.minutiae_template import record_of
 from capture.sample import FingerPosition
-from rekam.records import TemplateFormat, read_minutiae, template_app
+from rekam.offline.records import TemplateFormat, read_minutiae, template_app
 from tests.minutiae import made_template
 from tests.test_written import full_disk
 

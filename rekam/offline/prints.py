@@ -1,7 +1,7 @@
 """Sets of prints: which files a folder holds, their templates, and the scores of every two.
 
 A set is a folder of files `<finger>_<impression>.*`: the finger is what stands before the last underscore,
-the impression the rest of the name. What sets of all modalities share is `rekam/samples.py`'s.
+the impression the rest of the name. What sets of all modalities share is `rekam/offline/samples.py`'s.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from capture.sample import FingerPosition, Modality, Sample
 from matching.error_rates import Pairs
-from rekam.samples import (
+from rekam.offline.samples import (
     EvaluationError,
     Extracted,
     advice,

@@ -1,6 +1,6 @@
 """Sets of samples of any modality: which files a folder holds, their templates, and the scores of every two.
 
-What sets of prints add (resolution, the FVC protocol) is `rekam/prints.py`'s. Results do not depend on the
+What sets of prints add (resolution, the FVC protocol) is `prints.py`'s. Results do not depend on the
 number of worker processes or on the cache.
 """
 
@@ -8,6 +8,7 @@ import ast
 import base64
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -114,7 +115,7 @@ def sample_set(folder: Path, kind: Kind) -> SampleSet:
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is no readable folder")
     try:
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        paths = sorted(path for path in _inside(folder) if path.is_file())
     except OSError as error:
         raise EvaluationError(f"{folder} is no readable folder: {error.strerror}") from error
     labelled, ignored = [], []
@@ -130,7 +131,7 @@ def sample_set(folder: Path, kind: Kind) -> SampleSet:
             ignored.append(inside.as_posix())
     if not labelled:
         how = "named <eye>_<rest>, or in a folder of its eye" if kind is EYES else "in a folder of its person"
-        raise EvaluationError(f"{folder} holds no image {how}, with one of {IMAGE_SUFFIXES}")
+        raise EvaluationError(f"{folder} holds no image {how}, that ends in {', '.join(IMAGE_SUFFIXES)}")
 
     # 2. One name a file: its own where that is enough, else with its folder.
     twice = [name for name, count in Counter(name for *_, name in labelled).items() if count > 1]
@@ -152,6 +153,23 @@ def sample_set(folder: Path, kind: Kind) -> SampleSet:
         )
     files.sort(key=lambda file: (natural(file.subject), natural(file.stem)))
     return SampleSet(kind, folder.resolve().name, tuple(files), tuple(ignored))
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Everything in a folder and those within it, links to folders followed, none twice. Raises `OSError`."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    seen: set[str] = set()
+    for at, inner, names in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(at)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner.sort()
+        yield from (Path(at, name) for name in names)
 
 
 def sample_sets(folders: Sequence[Path], kind: Kind) -> list[SampleSet]:

@@ -13,11 +13,20 @@ from rich.console import Console
 
 from capture.fingerprint.template import ExtractorChoice
 from matching.error_rates import Pairs
-from rekam import page
-from rekam.costs import OURS, PAIRS, Cost, costs
-from rekam.costs import PRINTS as TIMED_PRINTS
-from rekam.evaluate import REPORTED_FMR, Curve, Rates, Report, draw_curves, drawn_fingers, pooled_pairs, rates
-from rekam.explain import (
+from rekam.offline import page
+from rekam.offline.costs import OURS, PAIRS, Cost, costs
+from rekam.offline.costs import PRINTS as TIMED_PRINTS
+from rekam.offline.evaluate_prints import (
+    REPORTED_FMR,
+    Curve,
+    Rates,
+    Report,
+    draw_curves,
+    drawn_fingers,
+    pooled_pairs,
+    rates,
+)
+from rekam.offline.explain_prints import (
     CONTRIBUTION_COLOURS,
     OVERLAP_COLOUR,
     ROLE_COLOURS,
@@ -25,11 +34,11 @@ from rekam.explain import (
     about_score,
     picture_of_pair,
 )
-from rekam.extremes import Extreme, causes, extremes, seen
-from rekam.overlap import Role
-from rekam.peers import MAX_IMPOSTORS, MINDTCT_BOZORTH3, MINDTCT_OURS, peer_pairs, peer_results
-from rekam.prints import Compared
-from rekam.samples import PRINTS, with_progress
+from rekam.offline.extremes import Extreme, causes, extremes, seen
+from rekam.offline.overlap import Role
+from rekam.offline.peers import MAX_IMPOSTORS, MINDTCT_BOZORTH3, MINDTCT_OURS, peer_pairs, peer_results
+from rekam.offline.prints import Compared
+from rekam.offline.samples import PRINTS, with_progress
 
 SHOWN_PAIRS = 10
 _PIPELINE_COLOURS = {OURS: "#1f5fbf", MINDTCT_OURS: "#0f9d76", MINDTCT_BOZORTH3: "#d8642a"}

@@ -35,8 +35,8 @@ from matching.error_rates import Interval, interval
 from matching.face.comparison import face_form
 from matching.fingerprint.hands import FingerForm, finger_form
 from matching.iris.comparison import IrisForm, iris_form
-from rekam.prints import extract, print_set
-from rekam.samples import EYES, PORTRAITS, EvaluationError, extract_file, sample_set, with_progress
+from rekam.offline.prints import extract, print_set
+from rekam.offline.samples import EYES, PORTRAITS, EvaluationError, extract_file, sample_set, with_progress
 
 ENCOUNTERS = 4  # of a person in a round: as many portraits as anybody must have
 ROUNDS = 20

@@ -23,7 +23,7 @@ from capture.sample import FingerPosition, Modality
 from rekam.client import finger_files
 from rekam.errors import NotWritten
 from rekam.faults import told_faults
-from rekam.packing import EyeFile, PackedFormat, eye_of, packed_face, packed_fingers, packed_irises
+from rekam.offline.packing import EyeFile, PackedFormat, eye_of, packed_face, packed_fingers, packed_irises
 from rekam.written import written
 
 _SUFFIXES = {"png": ".png", "jpeg": ".jpg", "wsq": ".wsq", "jp2": ".jp2", "j2k": ".j2k"}

@@ -1,4 +1,4 @@
-"""What a comparison of two prints rests on, as a picture and in words (`rekam/explain_command.py`)."""
+"""What a comparison of two prints rests on, as a picture and in words (for `explain_command.py`)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ from matching.errors import NotCalibrated
 from matching.fingerprint.calibration import fingerprint_calibration
 from matching.fingerprint.comparison import Comparison, compare
 from matching.fingerprint.cylinders import cylinders
-from rekam.overlap import Overlap, Role, overlap
-from rekam.panels import INK, QUIET, drawn
-from rekam.prints import decode_print
-from rekam.samples import PRINTS, Kind
+from rekam.offline.overlap import Overlap, Role, overlap
+from rekam.offline.panels import INK, QUIET, drawn
+from rekam.offline.prints import decode_print
+from rekam.offline.samples import PRINTS, Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,15 +22,22 @@ from capture.sample import FingerPosition
 from matching.error_rates import Pairs
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import cylinders
-from rekam import peers, report
-from rekam.evaluate import evaluate_app
-from rekam.evaluate import report as error_rates
-from rekam.explain import Seen, explain_seen
-from rekam.extremes import causes, extremes
-from rekam.page import Circumstances
-from rekam.peers import MINDTCT_BOZORTH3, MINDTCT_OURS, bozorth3_chunk, mindtct, peer_pairs, require_peers
-from rekam.prints import Compared, Impression, PrintSet, read_print
-from rekam.samples import EvaluationError, Extracted, all_pairs
+from rekam.offline import peers, prints_page
+from rekam.offline.evaluate_prints import evaluate_app
+from rekam.offline.evaluate_prints import report as error_rates
+from rekam.offline.explain_prints import Seen, explain_seen
+from rekam.offline.extremes import causes, extremes
+from rekam.offline.page import Circumstances
+from rekam.offline.peers import (
+    MINDTCT_BOZORTH3,
+    MINDTCT_OURS,
+    bozorth3_chunk,
+    mindtct,
+    peer_pairs,
+    require_peers,
+)
+from rekam.offline.prints import Compared, Impression, PrintSet, read_print
+from rekam.offline.samples import EvaluationError, Extracted, all_pairs
 from tests.minutiae import made_template, moved_template
 
 QUIET = Console(quiet=True)
@@ -92,7 +99,7 @@ def run(*arguments: str | Path) -> Result:
 def test_the_page_stands_alone_and_shows_everything(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "SHOWN_PAIRS", 1)
+    monkeypatch.setattr(prints_page, "SHOWN_PAIRS", 1)
     out = tmp_path / "page.html"
     options = ("--workers", "1", "--replicates", "20", "--peers", "--report", out)
     result = run(folder, *options)
@@ -205,12 +212,12 @@ def test_extremes_are_the_lowest_genuine_and_the_highest_impostor_scores() -> No
 
 
 def test_a_page_of_sets_without_failures_or_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "SHOWN_PAIRS", 1)
-    monkeypatch.setattr(report, "costs", lambda *_, **__: {})
+    monkeypatch.setattr(prints_page, "SHOWN_PAIRS", 1)
+    monkeypatch.setattr(prints_page, "costs", lambda *_, **__: {})
     sets = [set_of("a", fingers(10, 3)), set_of("b", fingers(20, 3))]
     made = Circumstances("1 May 2030", "rekam <x>", (("rekam", "0"),), ExtractorChoice.ACCURATE, 5, 1)
     result = error_rates(sets, replicates=5, seed=1)
-    written = report.evaluation_page(sets, result, [], made, QUIET)
+    written = prints_page.evaluation_page(sets, result, [], made, QUIET)
     page = Page(written)
     assert "Every print gave a template." in page.text
     assert "No capture gave reason for advice." in page.text
@@ -219,7 +226,7 @@ def test_a_page_of_sets_without_failures_or_images(monkeypatch: pytest.MonkeyPat
     assert "rekam <x>" in page.text
     assert "Side by side" not in page.text
     # the same page from the same figures
-    assert report.evaluation_page(sets, result, [], made, QUIET) == written
+    assert prints_page.evaluation_page(sets, result, [], made, QUIET) == written
 
 
 def seen(template: FingerprintTemplate, quality: int = 80) -> Seen:

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from capture.quality import Feedback
 from matching.error_rates import Interval
-from rekam.evaluate import Curve, FnmrAtFmr, Rates, draw_curves, pooled_pairs
-from rekam.panels import INK
-from rekam.samples import EvaluationError, Kind, Scored
+from rekam.offline.evaluate_prints import Curve, FnmrAtFmr, Rates, draw_curves, pooled_pairs
+from rekam.offline.panels import INK
+from rekam.offline.samples import EvaluationError, Kind, Scored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +65,7 @@ def versions(*further: str) -> tuple[tuple[str, str], ...]:
 
 def document(title: str, body: str) -> str:
     """The whole page around its sections."""
-    style = (files("rekam") / "report.css").read_text(encoding="utf-8")
+    style = (files("rekam.offline") / "page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

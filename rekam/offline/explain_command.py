@@ -17,11 +17,11 @@ from capture.fingerprint.template import ExtractorChoice
 from capture.iris.template import IrisTemplate
 from capture.sample import FaceSample, IrisSample, Modality
 from rekam.config import load_settings
-from rekam.explain import draw, explain_prints, read_print_or_template, words
-from rekam.explain_eyes import explain_eyes, eye_words, picture_of_eyes, seen_eye
-from rekam.explain_faces import explain_faces, face_words, picture_of_faces, seen_face
 from rekam.faults import told_faults
-from rekam.samples import face_extractor
+from rekam.offline.explain_eyes import explain_eyes, eye_words, picture_of_eyes, seen_eye
+from rekam.offline.explain_faces import explain_faces, face_words, picture_of_faces, seen_face
+from rekam.offline.explain_prints import draw, explain_prints, read_print_or_template, words
+from rekam.offline.samples import face_extractor
 from rekam.written import written
 
 S = TypeVar("S")

@@ -18,9 +18,9 @@ from capture.sample import FaceSample
 from matching.errors import NotCalibrated
 from matching.face.calibration import POOR_QUALITY, face_calibration
 from matching.face.comparison import compare_faces, face_form
-from rekam.explain import odds, rate
-from rekam.panels import QUIET, Sheet, measure_lines
-from rekam.samples import PORTRAITS
+from rekam.offline.explain_prints import odds, rate
+from rekam.offline.panels import QUIET, Sheet, measure_lines
+from rekam.offline.samples import PORTRAITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

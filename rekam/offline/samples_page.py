@@ -19,10 +19,10 @@ from capture.face.onnx_embedder import OnnxEmbedderSettings
 from capture.face.template import FaceTemplate
 from capture.iris.template import IrisTemplate
 from capture.quality import Feedback, Quality
-from rekam import page
-from rekam.evaluate import REPORTED_FMR, Rates
-from rekam.evaluate_samples import SampleSetReport, SamplesReport
-from rekam.explain_eyes import (
+from rekam.offline import page
+from rekam.offline.evaluate_prints import REPORTED_FMR, Rates
+from rekam.offline.evaluate_samples import SampleSetReport, SamplesReport
+from rekam.offline.explain_eyes import (
     SeenEye,
     about_eye,
     about_eye_score,
@@ -31,7 +31,7 @@ from rekam.explain_eyes import (
     picture_of_eyes,
     seen_eye,
 )
-from rekam.explain_faces import (
+from rekam.offline.explain_faces import (
     SeenFace,
     about_face,
     about_face_score,
@@ -40,8 +40,8 @@ from rekam.explain_faces import (
     picture_of_faces,
     seen_face,
 )
-from rekam.page import Circumstances
-from rekam.samples import (
+from rekam.offline.page import Circumstances
+from rekam.offline.samples import (
     EYES,
     ComparedSamples,
     Extracted,

@@ -2,7 +2,7 @@
 
 Every two images of a set are compared once; pairs of one subject are genuine, all others impostors. An image
 without template matches nothing. Rates are those of `matching/error_rates.py`; figures, score files and plots
-are made as for prints (`rekam/evaluate.py`).
+are made as for prints (`rekam/offline/evaluate_prints.py`).
 """
 
 import json
@@ -29,7 +29,8 @@ from matching.face.calibration import POOR_QUALITY
 from matching.face.calibration import SCORES as FACE_SCORES
 from matching.fitting import Measured, content_with, fitted
 from rekam.config import load_settings
-from rekam.evaluate import (
+from rekam.faults import told_faults
+from rekam.offline.evaluate_prints import (
     CORES,
     REPLICATES,
     SEED,
@@ -53,8 +54,7 @@ from rekam.evaluate import (
     write_curves,
     write_scores,
 )
-from rekam.faults import told_faults
-from rekam.samples import (
+from rekam.offline.samples import (
     EYES,
     PORTRAITS,
     ComparedSamples,
@@ -268,8 +268,8 @@ def _maker(kind: Kind, embedder: OnnxEmbedderSettings | None) -> str:
 def _evaluate(folders: Sequence[Path], kind: Kind, wanted: _Wanted) -> None:
     """What both commands do."""
     # Here, because the page is made of this module's figures.
-    from rekam.page import Circumstances, require_html, versions
-    from rekam.samples_page import OwnNetwork, samples_page
+    from rekam.offline.page import Circumstances, require_html, versions
+    from rekam.offline.samples_page import OwnNetwork, samples_page
 
     console = Console(stderr=True)
     started = time.monotonic()

@@ -24,8 +24,8 @@ from capture.fingerprint.extract import to_500_ppi
 from capture.fingerprint.template import MAX_MINUTIAE, Extractor, FingerprintTemplate
 from capture.sample import FingerPosition, Modality, Sample
 from matching.error_rates import FAILED, Pairs
-from rekam.prints import Compared, read_print
-from rekam.samples import EvaluationError, all_pairs, all_scores, chunked, mapped, with_progress
+from rekam.offline.prints import Compared, read_print
+from rekam.offline.samples import EvaluationError, all_pairs, all_scores, chunked, mapped, with_progress
 
 if TYPE_CHECKING:
     import nbis

@@ -12,9 +12,9 @@ from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from capture.sample import Sample
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import cylinders
-from rekam.peers import MINDTCT_BOZORTH3, bozorth3_chunk, mindtct
-from rekam.prints import Compared, read_print
-from rekam.samples import all_pairs
+from rekam.offline.peers import MINDTCT_BOZORTH3, bozorth3_chunk, mindtct
+from rekam.offline.prints import Compared, read_print
+from rekam.offline.samples import all_pairs
 
 OURS = "Rekam"
 PRINTS = 12

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 
 from capture.sample import Modality
-from rekam.evaluate import SEED, Cache, plain
-from rekam.evaluate_person import (
+from rekam.faults import told_faults
+from rekam.offline.evaluate_person import (
     ENCOUNTERS,
     WHOLE,
     Floats,
@@ -31,8 +31,8 @@ from rekam.evaluate_person import (
     table,
     whole_sets,
 )
-from rekam.faults import told_faults
-from rekam.samples import with_progress
+from rekam.offline.evaluate_prints import SEED, Cache, plain
+from rekam.offline.samples import with_progress
 from rekam.written import require_writable, written
 
 _COUNTS = (1, 2, 4, 6, 10)

@@ -11,10 +11,10 @@ from capture.fingerprint.extract import to_500_ppi
 from capture.fingerprint.template import FingerprintTemplate
 from capture.quality import Feedback
 from matching.error_rates import FAILED
-from rekam.explain import Explanation, Seen, explain_seen
-from rekam.overlap import Overlap, Role
-from rekam.prints import Compared, read_print
-from rekam.samples import all_pairs
+from rekam.offline.explain_prints import Explanation, Seen, explain_seen
+from rekam.offline.overlap import Overlap, Role
+from rekam.offline.prints import Compared, read_print
+from rekam.offline.samples import all_pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from capture.formats.minutiae_template import record_of
 from capture.sample import FingerPosition
 from matching.fingerprint.comparison import compare
 from matching.fingerprint.cylinders import cylinders
-from rekam.explain import (
+from rekam.offline.explain_command import explain
+from rekam.offline.explain_prints import (
     OVERLAP_COLOUR,
     ROLE_COLOURS,
     explain_prints,
@@ -25,9 +26,8 @@ from rekam.explain import (
     rate,
     words,
 )
-from rekam.explain_command import explain
-from rekam.overlap import Role
-from rekam.prints import read_print
+from rekam.offline.overlap import Role
+from rekam.offline.prints import read_print
 from tests.test_written import full_disk
 
 

@@ -47,8 +47,8 @@ from matching.error_rates import (
     resampled_points,
 )
 from rekam.faults import told_faults
-from rekam.prints import Compared, compare_set, print_sets
-from rekam.samples import EvaluationError, Scored, all_pairs
+from rekam.offline.prints import Compared, compare_set, print_sets
+from rekam.offline.samples import EvaluationError, Scored, all_pairs
 from rekam.written import require_writable, written
 
 if TYPE_CHECKING:
@@ -402,9 +402,9 @@ def evaluate_fingerprint(
 ) -> None:
     """Measure EER, FNMR at FMR 1e-2, 1e-3 and 1e-4 with intervals, on folders of real prints."""
     # Here, because the page is made of this module's figures.
-    from rekam.page import Circumstances, require_html, versions
-    from rekam.peers import require_peers
-    from rekam.report import evaluation_page, peer_pipelines
+    from rekam.offline.page import Circumstances, require_html, versions
+    from rekam.offline.peers import require_peers
+    from rekam.offline.prints_page import evaluation_page, peer_pipelines
 
     console = Console(stderr=True)
     started = time.monotonic()

@@ -17,9 +17,9 @@ from capture.sample import IrisSample
 from matching.errors import NotCalibrated
 from matching.iris.calibration import iris_calibration
 from matching.iris.comparison import MAX_STEPS, IrisComparison, compare_irises, iris_form
-from rekam.explain import odds, rate
-from rekam.panels import QUIET, Sheet, measure_lines, tinted
-from rekam.samples import EYES
+from rekam.offline.explain_prints import odds, rate
+from rekam.offline.panels import QUIET, Sheet, measure_lines, tinted
+from rekam.offline.samples import EYES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -43,9 +43,9 @@ from capture.formats.minutiae_template import (
 )
 from capture.formats.record_conversion import converted
 from capture.sample import FingerPosition
-from rekam.explain import explain_prints
 from rekam.faults import told_faults
-from rekam.prints import decode_print
+from rekam.offline.explain_prints import explain_prints
+from rekam.offline.prints import decode_print
 from rekam.written import written
 
 template_app = typer.Typer(no_args_is_help=True, help="Minutiae in files of every format.")
