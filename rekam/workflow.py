@@ -31,6 +31,7 @@ from matching.encounter import (
     same_eye_twice,
     same_finger_twice,
 )
+from matching.errors import NotCalibrated
 from matching.gallery import Gallery
 from rekam.capturing import Captured, Capturing, Check, form_of, require_complete
 from rekam.commits import GroupCommit
@@ -333,7 +334,12 @@ class Workflow:
         else:
             subject = _found(t.subject(subject_id or _likely(t, evidence)), "subject", subject_id or "")
         form = _found(self._index.form(t, held.seq), "encounter", held.encounter_id)
-        compared = self._index.compared(t, form, self._index.gallery.subject_keys(subject.key))
+        keys = self._index.gallery.subject_keys(subject.key)
+        try:
+            compared = self._index.compared(t, form, keys)
+        except NotCalibrated:
+            # Both faces are a former network's, and what its scores were worth is not known any more.
+            compared = self._index.compared(t, replace(form, face=None), keys)
         best = max(compared.values(), key=_telling, default=None)
         if (
             best is not None

@@ -19,6 +19,7 @@ from capture.face.onnx_embedder import OnnxEmbedder, OnnxEmbedderSettings
 from capture.face.template import FaceTemplate
 from capture.sample import EyePosition
 from matching.errors import NotCalibrated
+from matching.face.calibration import face_calibration
 from rekam.config import load_settings
 from rekam.v1 import case_pb2, enrollment_pb2, gallery_pb2, identification_pb2, quality_pb2, types_pb2
 from rekam.workflow import Workflow
@@ -598,6 +599,27 @@ def test_faces_of_a_former_embedder_are_kept_and_not_compared(
         ).subject
         assert len(subject.encounter_ids) == 2
         assert service.stats().faces == 2
+
+
+def test_a_case_of_a_former_embedder_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    former = body(0).face
+    assert former is not None
+    old = replace(body(0), face=replace(former, embedder=b"of1999__"))
+    with running(tmp_path / "data") as service:
+        with monkeypatch.context() as then:
+            then.setattr("capture.face.extract.FaceExtractor.embedder", b"of1999__")
+            then.setattr("matching.encounter.face_calibration", lambda *_: face_calibration(former.embedder))
+            own = enroll(service, 0, old, "then")
+            held = enroll(service, 1, old, "held")
+            assert held.decision == DUPLICATE
+        request = case_pb2.ResolveCaseRequest(
+            request_id="resolve",
+            case_id=held.case_id,
+            resolution=case_pb2.RESOLUTION_SAME_PERSON,
+            operator="ani",
+        )
+        resolved = service.client.cases.ResolveCase(request, timeout=60).case
+        assert resolved.subject_id == own.subject_id
 
 
 # A face network of one's own -----------------------------------------------------------------------------
