@@ -26,5 +26,9 @@ def told_faults(path: Path | None = None) -> Iterator[None]:
         yield
     except (CaptureError, EvaluationError, MatchingError, RekamError, OSError) as error:
         of_file = path is not None and isinstance(error, CaptureError | MatchingError)
-        say_fault(f"{path}: {error}" if of_file else str(error))
+        text = f"{path}: {error}" if of_file else str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            # Without the number that Python puts first.
+            text = f"{error.filename}: {error.strerror}"
+        say_fault(text)
         raise typer.Exit(1) from error

@@ -221,3 +221,9 @@ def test_portraits_on_the_command_line(tmp_path: Path, development_data: Path) -
     for half in (picture[100:600, :375], picture[100:600, 750:1125]):
         assert count(half, LIMBUS) > 500
         assert count(half, PUPIL) > 40
+
+
+def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+    told = run(tmp_path, "--modality", "iris", "--out", tmp_path / "out.png")
+    assert told.exit_code == 1
+    assert f"error: {tmp_path}: Is a directory" in told.output
