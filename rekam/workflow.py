@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from capture.fingerprint.template import FingerprintTemplate
 from capture.iris.template import GROUP_WORDS, IrisTemplate
 from capture.quality import Feedback, Quality
-from capture.sample import EyePosition, FingerPosition
+from capture.sample import EyePosition, FingerPosition, Modality
 from matching.decision import Reason, Thresholds, candidate_of, decide, matches, notices
 from matching.encounter import (
     EncounterComparison,
@@ -77,6 +77,7 @@ T = TypeVar("T")
 MOST_CANDIDATES = 20
 _ALWAYS_SHOWN = 3
 _POLL_SECONDS = 0.05
+_PLURAL = {Modality.FINGERPRINT: "fingers", Modality.IRIS: "irises"}
 _RECORDED: TypeAdapter[Recorded] = TypeAdapter(Recorded)
 _ERASED = TypeAdapter(Erased)
 _CASE = TypeAdapter(CaseRecord)
@@ -350,6 +351,13 @@ class Workflow:
                 f"the biometrics are not those of subject {subject.subject_id} (LLR {best.llr:.1f}): "
                 "reject the case, or resolve it as the same person as another subject"
             )
+        told = None if best is None else beside(best, [one for one in compared.values() if one is not best])
+        for modality in () if told is None else told.conflict:
+            if modality is not Modality.FACE:
+                raise WrongState(
+                    f"the {_PLURAL[modality]} are not those of subject {subject.subject_id}, whatever else "
+                    "matches: reject the case and capture again"
+                )
         return subject
 
     # Asking ---------------------------------------------------------------------------------------
@@ -376,7 +384,7 @@ class Workflow:
         thresholds = self._thresholds()
         return Identified(
             candidates=tuple(persons),
-            match=_identity(persons[0].comparison, thresholds) if persons else Match.NO,
+            match=identity([p.comparison for p in persons], thresholds),
             match_llr=thresholds.match,
             review_llr=thresholds.review,
             gallery_encounters=len(self._index.gallery),
@@ -581,11 +589,12 @@ def _qualities(captured: Sequence[Captured]) -> tuple[tuple[Position, Quality], 
     return tuple((c.position, c.quality) for c in captured if c.quality is not None)
 
 
-def _identity(best: EncounterComparison, thresholds: Thresholds) -> Match:
-    """Verdict of a search for its best candidate: no match by the face alone."""
-    if matches(candidate_of(best), thresholds):
+def identity(candidates: Sequence[EncounterComparison], thresholds: Thresholds) -> Match:
+    """Verdict of a search for whichever candidate says most: no match by the face alone."""
+    if any(matches(candidate_of(one), thresholds) for one in candidates):
         return Match.YES
-    return Match.UNCERTAIN if _suspicion(best) >= thresholds.review else Match.NO
+    suspected = any(_suspicion(one) >= thresholds.review for one in candidates)
+    return Match.UNCERTAIN if suspected else Match.NO
 
 
 def _claim_holds(compared: EncounterComparison, thresholds: Thresholds) -> Match:

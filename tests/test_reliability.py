@@ -22,7 +22,9 @@ def test_two_clients_at_once_never_make_one_person_two(tmp_path: Path) -> None:
     assert same.held, same
     assert different.at_the_same_time + same.at_the_same_time >= 5
     assert different.decisions == {"DUPLICATE + UNIQUE": 5}
-    assert same.decisions == {"RETURNING + UNIQUE": 5}
+    # One finger of ten may deny its owner by chance: then an operator looks at the return.
+    assert set(same.decisions) <= {"RETURNING + UNIQUE", "REVIEW + UNIQUE"}
+    assert same.decisions["RETURNING + UNIQUE"] >= 4
 
 
 def test_the_record_is_synced_before_the_reply_is_sent(tmp_path: Path) -> None:

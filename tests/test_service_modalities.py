@@ -175,6 +175,16 @@ def test_eyes_enrolled_alone_are_not_lent_to_anothers_fingers(service: Service) 
     assert (under_new.decision, list(under_new.reasons)) == (REVIEW, [disagree])
     under_own = enroll(service, 0, mixed, "own")
     assert (under_own.decision, list(under_own.reasons)) == (REVIEW, [disagree])
+    # Nor does an operator's word put another's fingers into the record.
+    own = service.client.gallery.GetSubject(gallery_pb2.GetSubjectRequest(nik=made_up_nik(0))).subject
+    resolve = case_pb2.ResolveCaseRequest(
+        request_id="resolve",
+        case_id=under_own.case_id,
+        resolution=case_pb2.RESOLUTION_SAME_PERSON,
+        operator="ani",
+        subject_id=own.subject_id,
+    )
+    refused(service.client.cases.ResolveCase, resolve, Code.FAILED_PRECONDITION)
     # The owner comes and goes as before.
     assert enroll(service, 0, body(0).again(3), "whole").decision == RETURNING
     assert enroll(service, 0, Body(face=body(0).face, irises=body(0).irises), "part").decision == RETURNING

@@ -12,15 +12,16 @@ import pytest
 from benchmarks.encounters import Fingers, add_request, again, enroll_request, made_up_nik
 from capture.fingerprint.template import Extractor
 from capture.sample import Modality
-from matching.decision import Decision, Reason
+from matching.decision import Decision, Reason, Thresholds
+from matching.encounter import Arrangement, EncounterComparison, FaceShare
 from matching.gallery import Gallery
 from rekam import codec
 from rekam.config import load_settings
 from rekam.errors import DeadlinePassed, InvalidRequest, NotFound, RequestConflict, ShuttingDown
-from rekam.exchange import Presented, Recapture, Recorded
+from rekam.exchange import Match, Presented, Recapture, Recorded
 from rekam.store import ChangeKind, Resolution, Transaction
 from rekam.v1 import enrollment_pb2
-from rekam.workflow import Workflow
+from rekam.workflow import Workflow, identity
 from tests.service import fingers
 
 
@@ -253,3 +254,14 @@ def test_a_template_of_another_maker_is_refused(workflow: Workflow) -> None:
 
 def presented(some: Fingers) -> list[Presented]:
     return [Presented(finger.position, template=finger.to_bytes()) for finger in some]
+
+
+def test_a_face_does_not_hide_whom_fingers_match() -> None:
+    thresholds = Thresholds.for_gallery(10)
+    by_face = EncounterComparison(
+        4.9, Arrangement.AS_DECLARED, (), face=FaceShare(0.99, 4.9, 1e-5), face_llr=4.9
+    )
+    by_fingers = EncounterComparison(4.5, Arrangement.AS_DECLARED, ())
+    assert identity([by_face, by_fingers], thresholds) is Match.YES
+    assert identity([by_face], thresholds) is Match.UNCERTAIN
+    assert identity([], thresholds) is Match.NO
