@@ -51,8 +51,8 @@ bench: setup     ## measure every figure of the README, into benchmarks/results/
 	$(BIN)/python -m benchmarks.iris_scan
 	$(BIN)/python -m benchmarks.face --cache .bench-cache
 	$(BIN)/python -m benchmarks.persons --cache .bench-cache
-	-$(BIN)/python -m benchmarks.check_population --cache .bench-cache
-	-$(BIN)/python -m benchmarks.check_synthetic_prints --cache .bench-cache
+	$(BIN)/python -m benchmarks.check_population --cache .bench-cache
+	$(BIN)/python -m benchmarks.check_synthetic_prints --cache .bench-cache
 	$(BIN)/python -m benchmarks.identify --cache .bench-cache
 	$(BIN)/python -m benchmarks.store_commits
 	$(BIN)/python -m benchmarks.reliability kill
