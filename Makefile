@@ -58,7 +58,7 @@ bench: setup     ## measure every figure of the README, into benchmarks/results/
 	$(BIN)/python -m benchmarks.reliability kill
 	$(BIN)/python -m benchmarks.reliability race
 	$(BIN)/python -m benchmarks.reliability trace
-	$(BIN)/python -m benchmarks.demo --data $(REKAM_DATA)/fingerprint/crossmatch --results benchmarks/results/demo.json
+	$(BIN)/python -m benchmarks.demo --data $(REKAM_DATA)/fingerprint/crossmatch --irises $(REKAM_DATA)/iris/casia_v1 --faces $(REKAM_DATA)/face/lfw --results benchmarks/results/demo.json
 
 fuzz: setup      ## coverage-guided fuzzing of every parser, a minute each
 	$(BIN)/python -m benchmarks.fuzz_parsers
