@@ -24,6 +24,8 @@ from capture.iris.template import IrisTemplate
 from capture.quality import Feedback, Quality
 from capture.sample import EyePosition, FaceSample, FingerPosition, IrisSample, Modality, Sample
 from matching.encounter import EncounterForm, encounter_form
+from matching.errors import NotCalibrated
+from matching.face.calibration import SCORES as FACE_SCORES
 from matching.face.calibration import face_calibration
 from matching.fingerprint.calibration import fingerprint_calibration
 from rekam.config import Settings
@@ -84,11 +86,24 @@ class _Faces:
 
     def __init__(self, embedder: FaceEmbedder, calibration: Path | None) -> None:
         face_calibration(embedder.digest, calibration)
+        if calibration is not None:
+            _require_known(embedder.digest.hex(), calibration)
         self.extractor = FaceExtractor(embedder)
         picture = np.zeros((200, 200, 3), dtype=np.uint8)
         # Outer and inner corner of the left eye, of the right eye, base of the nose.
         landmarks = np.array([(140.0, 80.0), (120.0, 80.0), (60.0, 80.0), (80.0, 80.0), (100.0, 120.0)])
         self.values = embedder.vectors(embedder.crops(picture, landmarks)[:1]).shape[1]
+
+
+def _require_known(embedder: str, calibration: Path) -> None:
+    """A file that was named and does not know the embedder is a mistake: it is not passed over."""
+    try:
+        FACE_SCORES.read_file(calibration, embedder, embedder)
+    except NotCalibrated as error:
+        raise NotCalibrated(
+            f"{calibration} does not say what faces of the embedder {embedder} are worth: "
+            "fit it with `rekam evaluate face DIR --calibrate FILE`, or name no file"
+        ) from error
 
 
 class Capturing:

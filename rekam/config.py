@@ -167,8 +167,6 @@ class Settings(BaseSettings):
             )
         if self.fpir_review < self.fpir_match:
             raise ValueError("fpir_review is smaller than fpir_match: what matches would not be reviewed")
-        if self.face_embedder_calibration is not None and self.face_embedder_path is None:
-            raise ValueError("face_embedder_calibration is of a network that face_embedder_path names")
         _ = self.face_embedder  # wrong ones are refused here
         return self
 

@@ -86,11 +86,6 @@ def test_every_wrong_setting_is_named_at_once() -> None:
     assert [setting for setting, _ in refusal.value.violations] == ["port", "workers"]
 
 
-def test_a_calibration_belongs_to_a_network() -> None:
-    with pytest.raises(InvalidSettings, match="face_embedder_path"):
-        load_settings(face_embedder_calibration="faces.json")
-
-
 def test_review_is_not_stricter_than_match() -> None:
     with pytest.raises(InvalidSettings, match="fpir_review"):
         load_settings(fpir_match=0.1, fpir_review=0.01)

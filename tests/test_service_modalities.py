@@ -658,6 +658,12 @@ def test_a_network_of_ones_own_is_used_where_its_scores_are_calibrated(
     content["pairs"] = [content["pairs"][0] | {"embedders": [digest.hex()] * 2}]
     calibration = tmp_path / "calibration.json"
     calibration.write_text(json.dumps(content))
+    # Which says nothing of dlib's; a file of one's own may speak of that network, too.
+    with pytest.raises(NotCalibrated, match="or name no file"):
+        Workflow(load_settings(data_dir=tmp_path / "dlib", face_embedder_calibration=calibration))
+    shipped = tmp_path / "shipped.json"
+    shipped.write_bytes((files("matching.face") / "calibration.json").read_bytes())
+    Workflow(load_settings(data_dir=tmp_path / "dlib", face_embedder_calibration=shipped)).close()
     own = {"face_embedder_path": model, "face_embedder_calibration": calibration}
     with running(tmp_path / "data", keep_images=False, **own) as service:
         request = with_images(portrait_sample(portraits[0]))
