@@ -17,14 +17,13 @@ def test_what_was_acknowledged_survives_kill_and_nothing_is_enrolled_twice(tmp_p
 def test_two_clients_at_once_never_make_one_person_two(tmp_path: Path) -> None:
     with server(tmp_path) as process:
         different = race_rounds(process.address, 5, same_nik=False)
-        same = race_rounds(process.address, 5, same_nik=True, first=5)
+        # People none of whose ten fingers denies its owner by chance: an operator would look at that return.
+        same = race_rounds(process.address, 5, same_nik=True, first=10)
     assert different.held, different
     assert same.held, same
     assert different.at_the_same_time + same.at_the_same_time >= 5
     assert different.decisions == {"DUPLICATE + UNIQUE": 5}
-    # One finger of ten may deny its owner by chance: then an operator looks at the return.
-    assert set(same.decisions) <= {"RETURNING + UNIQUE", "REVIEW + UNIQUE"}
-    assert same.decisions["RETURNING + UNIQUE"] >= 4
+    assert same.decisions == {"RETURNING + UNIQUE": 5}
 
 
 def test_the_record_is_synced_before_the_reply_is_sent(tmp_path: Path) -> None:
