@@ -6,7 +6,7 @@ Reading a request collects every fault into one `InvalidRequest`, so that a call
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
 from typing import TypeVar
@@ -71,6 +71,7 @@ _MODALITIES = {types_pb2.Modality.Value(f"MODALITY_{m.name}"): m for m in Modali
 _WHAT = {Modality.FINGERPRINT: "fingers", Modality.IRIS: "eyes", Modality.FACE: "face"}
 
 E = TypeVar("E", bound=Enum)
+P = TypeVar("P", FingerPosition, EyePosition)
 Faults = list[tuple[str, str]]
 
 
@@ -282,33 +283,35 @@ def _sample_position(sample: types_pb2.Sample, path: str, faults: Faults) -> Pos
 
 
 def _missing(declared: Sequence[types_pb2.MissingFinger], faults: Faults) -> tuple[Missing, ...]:
-    most = MOST_OF[Modality.FINGERPRINT]
-    if len(declared) > most:
-        faults.append(("missing", f"holds {most} fingers at most, not {len(declared)}"))
-        return ()
-    missing: list[Missing] = []
-    for i, finger in enumerate(declared):
-        path = f"missing[{i}]"
-        position = _finger(finger.position, f"{path}.position", faults)
-        reason = _reason(finger.reason, f"{path}.reason", faults, required=True)
-        _require_once(position, [m.position for m in missing], f"{path}.position", faults)
-        missing.append(Missing(position, reason or MissingReason.NOT_CAPTURED))
-    return tuple(missing)
+    found = _declared(declared, "missing", Modality.FINGERPRINT, _finger, faults)
+    return tuple(Missing(position, reason) for position, reason in found)
 
 
 def _missing_eyes(declared: Sequence[types_pb2.MissingEye], faults: Faults) -> tuple[MissingEye, ...]:
-    most = MOST_OF[Modality.IRIS]
+    found = _declared(declared, "missing_eyes", Modality.IRIS, _eye, faults)
+    return tuple(MissingEye(position, reason) for position, reason in found)
+
+
+def _declared(
+    declared: Sequence[types_pb2.MissingFinger | types_pb2.MissingEye],
+    field: str,
+    modality: Modality,
+    position_of: Callable[[int, str, Faults], P],
+    faults: Faults,
+) -> list[tuple[P, MissingReason]]:
+    """What is declared missing in `field`, each position once, with the reason."""
+    most = MOST_OF[modality]
     if len(declared) > most:
-        faults.append(("missing_eyes", f"holds {most} eyes at most, not {len(declared)}"))
-        return ()
-    missing: list[MissingEye] = []
-    for i, eye in enumerate(declared):
-        path = f"missing_eyes[{i}]"
-        position = _eye(eye.position, f"{path}.position", faults)
-        reason = _reason(eye.reason, f"{path}.reason", faults, required=True)
-        _require_once(position, [m.position for m in missing], f"{path}.position", faults)
-        missing.append(MissingEye(position, reason or MissingReason.NOT_CAPTURED))
-    return tuple(missing)
+        faults.append((field, f"holds {most} {_WHAT[modality]} at most, not {len(declared)}"))
+        return []
+    found: list[tuple[P, MissingReason]] = []
+    for i, one in enumerate(declared):
+        path = f"{field}[{i}]"
+        position = position_of(one.position, f"{path}.position", faults)
+        reason = _reason(one.reason, f"{path}.reason", faults, required=True)
+        _require_once(position, [before for before, _ in found], f"{path}.position", faults)
+        found.append((position, reason or MissingReason.NOT_CAPTURED))
+    return found
 
 
 def _require_once(

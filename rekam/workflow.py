@@ -6,7 +6,7 @@ The way of an encounter, in `Workflow._record`: capture -> recapture? -> finger 
 
 import secrets
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, replace
@@ -342,17 +342,14 @@ class Workflow:
             # Both faces are a former network's, and what its scores were worth is not known any more.
             compared = self._index.compared(t, replace(form, face=None), keys)
         best = max(compared.values(), key=_telling, default=None)
-        if (
-            best is not None
-            and best.comparable
-            and _suspicion(best) < self._thresholds(subject).verify_review
-        ):
+        if best is None:
+            return subject
+        if best.comparable and _suspicion(best) < self._thresholds(subject).verify_review:
             raise WrongState(
                 f"the biometrics are not those of subject {subject.subject_id} (LLR {best.llr:.1f}): "
                 "reject the case, or resolve it as the same person as another subject"
             )
-        told = None if best is None else beside(best, [one for one in compared.values() if one is not best])
-        for modality in () if told is None else told.conflict:
+        for modality in _told_of_others(best, compared.values()).conflict:
             if modality is not Modality.FACE:
                 raise WrongState(
                     f"the {_PLURAL[modality]} are not those of subject {subject.subject_id}, whatever else "
@@ -626,10 +623,15 @@ def _persons(reader: Reader, compared: Mapping[int, EncounterComparison]) -> tup
         of.setdefault(label, []).append(person)
     best: list[Person] = []
     for persons in of.values():
-        first, *others = sorted(persons, key=lambda p: _telling(p.comparison), reverse=True)
-        told = beside(first.comparison, [other.comparison for other in others])
+        first = max(persons, key=lambda p: _telling(p.comparison))
+        told = _told_of_others(first.comparison, [p.comparison for p in persons])
         best.append(replace(first, comparison=told))
     return tuple(sorted(best, key=lambda p: (-p.comparison.llr, p.held, p.encounter_id)))
+
+
+def _told_of_others(best: EncounterComparison, own: Iterable[EncounterComparison]) -> EncounterComparison:
+    """The best comparison with a subject, told what those with its other encounters deny."""
+    return beside(best, [one for one in own if one is not best])
 
 
 def _telling(comparison: EncounterComparison) -> tuple[bool, float]:
