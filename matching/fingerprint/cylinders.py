@@ -86,7 +86,7 @@ def cylinders(template: FingerprintTemplate, trace: Trace = no_trace) -> Cylinde
     """Describe each reliable minutia by its neighbourhood; those with too little around them are left out.
 
     Trace stages: `hull` `(h, 2)`, `cylinder_bits` and `cylinder_mask`. Never raises.
-    Cost about 0.5 ms for 55 minutiae on one thread, without the GIL; thread-safe.
+    Cost about 0.3 ms for 55 minutiae on one thread, without the GIL; thread-safe.
     """
     used = np.flatnonzero(template.reliability >= PARAMS.min_reliability)
     x, y, direction = template.x[used], template.y[used], template.direction[used]
@@ -159,21 +159,60 @@ def convex_hull(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.fl
 @njit(cache=True, nogil=True)
 def near_hull(px: float, py: float, hull: NDArray[np.float64], margin: float) -> bool:
     """Whether the point is inside the hull or at most `margin` away from it."""
-    inside = True
-    nearest = np.inf
+    outside = False
     n = len(hull)
     for i in range(n):
         ax, ay = hull[i, 0], hull[i, 1]
-        ex, ey = hull[(i + 1) % n, 0] - ax, hull[(i + 1) % n, 1] - ay
-        dx, dy = px - ax, py - ay
-        if ex * dy - ey * dx <= 0:
-            inside = False
+        bx, by = hull[i + 1 if i + 1 < n else 0]
+        if (bx - ax) * (py - ay) - (by - ay) * (px - ax) <= 0:
+            # beyond this edge: near it?
+            outside = True
+            ex, ey, dx, dy = bx - ax, by - ay, px - ax, py - ay
             length2 = ex * ex + ey * ey
             along = 0.0 if length2 == 0 else min(1.0, max(0.0, (dx * ex + dy * ey) / length2))
             dx -= along * ex
             dy -= along * ey
-            nearest = min(nearest, dx * dx + dy * dy)
-    return inside or nearest <= margin * margin
+            if dx * dx + dy * dy <= margin * margin:
+                return True
+    return not outside
+
+
+@njit(cache=True, nogil=True)
+def _depth(px: float, py: float, hull: NDArray[np.float64]) -> float:
+    """How far inside the hull the point lies, 0 where it is not."""
+    depth = np.inf
+    n = len(hull)
+    for i in range(n):
+        ax, ay = hull[i, 0], hull[i, 1]
+        bx, by = hull[i + 1 if i + 1 < n else 0]
+        length = hypot(bx - ax, by - ay)
+        if length == 0:
+            return 0.0
+        depth = min(depth, ((bx - ax) * (py - ay) - (by - ay) * (px - ax)) / length)
+    return max(depth, 0.0) if n > 2 else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _cells_within(place: float, reach: float, cell: float) -> tuple[int, int]:
+    """First cell of a row that is within reach of the place, and the one after the last."""
+    middle = place / cell + (SIDE - 1) / 2
+    first, last = floor(middle - reach / cell), floor(middle + reach / cell) + 2
+    return min(max(first, 0), SIDE), min(max(last, 0), SIDE)
+
+
+@njit(cache=True, nogil=True)
+def _gaussian(
+    place: float, first: int, last: int, peak: float, sigma: float, cell: float, row: NDArray[np.float64]
+) -> None:
+    """Fill cells `first` to `last` of a row; each from the one before, since exponentials cost most here."""
+    away = place - cell * (first - (SIDE - 1) / 2)
+    value = peak * exp(-away * away / (2 * sigma * sigma))
+    ratio = exp(cell * (2 * away - cell) / (2 * sigma * sigma))
+    fall = exp(-cell * cell / (sigma * sigma))
+    for i in range(first, last):
+        row[i] = value
+        value *= ratio
+        ratio *= fall
 
 
 @njit(cache=True, nogil=True)
@@ -199,11 +238,13 @@ def _describe(
     reach = 3.0 * sigma
     peak = 1.0 / (sigma * sqrt(2.0 * pi))
     values = np.zeros((SIDE * SIDE, LAYERS))
-    gauss_u = np.zeros(SIDE)
+    gauss_u, gauss_v = np.zeros(SIDE), np.zeros(SIDE)
     share = np.zeros(LAYERS)
     for m in range(n):
         c, s = cos(direction[m]), sin(direction[m])
         # 1. which cells of the base count; u runs along the direction, v to its right, y is down
+        # no cell is farther from the hull than from the minutia, less how deep that lies in it
+        surely = hull_margin + _depth(x[m], y[m], hull) - 0.01
         n_base = 0
         n_valid = 0
         for i in range(SIDE):
@@ -212,7 +253,8 @@ def _describe(
                 if u * u + v * v > radius * radius:
                     continue
                 n_base += 1
-                if near_hull(x[m] + c * u + s * v, y[m] - s * u + c * v, hull, hull_margin):
+                near = u * u + v * v < surely * surely
+                if near or near_hull(x[m] + c * u + s * v, y[m] - s * u + c * v, hull, hull_margin):
                     n_valid += 1
                     word = i * SIDE + j
                     mask[m, word >> 6] |= np.uint64(1) << np.uint64(word & 63)
@@ -231,25 +273,25 @@ def _describe(
             for k in range(LAYERS):
                 away = turn - (k + 0.5) / LAYERS + 0.5
                 share[k] = direction_table[floor((away - floor(away)) * _STEPS + 0.5) % _STEPS]
-            for i in range(SIDE):
-                gauss_u[i] = exp(-((u - cell * (i - (SIDE - 1) / 2)) ** 2) / (2 * sigma * sigma))
-            for j in range(SIDE):
-                dv = v - cell * (j - (SIDE - 1) / 2)
-                if abs(dv) > reach:
-                    continue
-                gauss_v = peak * exp(-dv * dv / (2 * sigma * sigma))
-                for i in range(SIDE):
-                    du = u - cell * (i - (SIDE - 1) / 2)
+            first_u, last_u = _cells_within(u, reach, cell)
+            first_v, last_v = _cells_within(v, reach, cell)
+            _gaussian(u, first_u, last_u, 1.0, sigma, cell, gauss_u)
+            _gaussian(v, first_v, last_v, peak, sigma, cell, gauss_v)
+            for i in range(first_u, last_u):
+                du = u - cell * (i - (SIDE - 1) / 2)
+                for j in range(first_v, last_v):
+                    dv = v - cell * (j - (SIDE - 1) / 2)
                     if du * du + dv * dv <= reach * reach:
                         for k in range(LAYERS):
-                            values[i * SIDE + j, k] += gauss_u[i] * gauss_v * share[k]
+                            values[i * SIDE + j, k] += gauss_u[i] * gauss_v[j] * share[k]
         if neighbours < min_neighbours:
             continue
         # 3. one bit a cell
         valid[m] = True
-        for word in range(SIDE * SIDE):
-            if mask[m, word >> 6] >> np.uint64(word & 63) & np.uint64(1):
-                for k in range(LAYERS):
-                    if values[word, k] > bit_threshold:
-                        bits[m, k * BASE_WORDS + (word >> 6)] |= np.uint64(1) << np.uint64(word & 63)
+        for k in range(LAYERS):
+            for word in range(BASE_WORDS):
+                set_bits = np.uint64(0)
+                for bit in range(64):
+                    set_bits |= np.uint64(values[word * 64 + bit, k] > bit_threshold) << np.uint64(bit)
+                bits[m, k * BASE_WORDS + word] = set_bits & mask[m, word]
     return bits, mask, valid
