@@ -10,7 +10,7 @@ templates find accurate ones, and the other way round, about as often as their l
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
-from math import cos, erf, exp, floor, hypot, pi, sin, sqrt
+from math import ceil, cos, erf, floor, pi, sin, sqrt
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -120,71 +120,97 @@ def descriptors(
 def raw_descriptors(template: FingerprintTemplate, cylinders: Cylinders) -> NDArray[np.float32]:
     """`(n, 384) float32`: square roots of the cylinders' values, before the projection."""
     used = template.reliability >= CYLINDER_PARAMS.min_reliability  # those that made the cylinders
-    return _raw(
-        template.x[used],
-        template.y[used],
-        template.direction[used],
-        (np.cumsum(used) - 1)[cylinders.minutia],
-        _DIRECTION_TABLE,
-        PARAMS.radius,
-        PARAMS.sigma_distance,
-    )
+    rows = (np.cumsum(used) - 1)[cylinders.minutia]
+    values: NDArray[np.float32] = neighbourhoods(template.x[used], template.y[used], template.direction[used])
+    return values[rows]
 
 
-def _direction_table(sigma: float) -> NDArray[np.float64]:
-    """`(1024,)`: share of a Gaussian around angle `2 pi i / 1024` within the layer centred at 0."""
-    half, scale = pi / LAYERS, sigma * sqrt(2)
-    turn = np.arange(1024) * (2 * pi / 1024)
-    turn = np.where(turn > pi, turn - 2 * pi, turn)
-    return np.array([0.5 * (erf((a + half) / scale) - erf((a - half) / scale)) for a in turn])
+def neighbourhoods(
+    x: NDArray[np.float32], y: NDArray[np.float32], direction: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """`(n, 384) float32`: what each minutia sees of the others, square roots of its cylinder's values.
+
+    Cells run along the minutia's direction, then to its right, then through the angles. Cost: 0.08 ms for 58
+    minutiae on one thread, without the GIL; thread-safe.
+    """
+    made: NDArray[np.float32] = _neighbourhoods(x, y, direction, _GAUSSIAN, _SHARES, _BASE)
+    return made
 
 
-_DIRECTION_TABLE = _direction_table(PARAMS.sigma_direction)
+_RADIUS = PARAMS.radius
+_CELL = 2.0 * _RADIUS / SIDE
+_REACH = 3.0 * PARAMS.sigma_distance
+_STEPS = 8  # of the Gaussian's table, a pixel
+_TURN = 1024
 
 
-@njit(cache=True, nogil=True)
-def _raw(
+def _gaussian_table() -> NDArray[np.float32]:
+    """Root of the two-dimensional Gaussian at its middle, falling with the distance in one direction."""
+    away = np.arange(int(_REACH * _STEPS) + 2) / _STEPS
+    peak = 1.0 / (PARAMS.sigma_distance * sqrt(2.0 * pi))
+    return (np.sqrt(peak) * np.exp(-((away / PARAMS.sigma_distance) ** 2) / 2)).astype(np.float32)
+
+
+def _share_table() -> NDArray[np.float32]:
+    """`(1024, 6)`: shares of a Gaussian around angle `2 pi i / 1024` within each layer."""
+    scale = PARAMS.sigma_direction * sqrt(2)
+    centre = (np.arange(LAYERS) + 0.5) / LAYERS - 0.5
+    away = (np.arange(_TURN)[:, None] / _TURN - centre + 0.5) % 1.0 - 0.5
+    edges = 2 * pi * away[:, :, None] + pi / LAYERS * np.array([-1.0, 1.0])
+    below = np.vectorize(erf, otypes=[np.float64])(edges / scale)
+    return (0.5 * (below[:, :, 1] - below[:, :, 0])).astype(np.float32)
+
+
+def _base() -> NDArray[np.bool_]:
+    """`(8, 8)`: cells whose centre lies within the radius."""
+    centre = _CELL * (np.arange(SIDE) - (SIDE - 1) / 2)
+    within: NDArray[np.bool_] = centre[:, None] ** 2 + centre**2 <= PARAMS.radius**2
+    return within
+
+
+_GAUSSIAN = _gaussian_table()
+_SHARES = _share_table()
+_BASE = _base()
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _neighbourhoods(
     x: NDArray[np.float32],
     y: NDArray[np.float32],
     direction: NDArray[np.float32],
-    minutia: NDArray[np.int64],
-    direction_table: NDArray[np.float64],
-    radius: float,
-    sigma: float,
+    gaussian: NDArray[np.float32],
+    shares: NDArray[np.float32],
+    base: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
-    n = len(minutia)
+    n = len(x)
     raw = np.zeros((n, RAW_SIZE), dtype=np.float32)
-    cell = 2.0 * radius / SIDE
-    reach = 3.0 * sigma
-    peak = 1.0 / (sigma * sqrt(2.0 * pi))
-    gauss_u = np.empty(SIDE)
-    share = np.empty(LAYERS)
-    for row in range(n):
-        m = minutia[row]
-        c, s = cos(direction[m]), sin(direction[m])
-        for t in range(len(x)):
-            dx, dy = float(x[t] - x[m]), float(y[t] - y[m])
-            if t == m or hypot(dx, dy) > radius + reach:
+    cell, reach, middle = np.float32(_CELL), np.float32(_REACH), np.float32((SIDE - 1) / 2)
+    far = np.float32((_RADIUS + _REACH) ** 2)
+    unit, half, steps = np.float32(_TURN / (2.0 * pi)), np.float32(0.5), np.float32(_STEPS)
+    for m in range(n):
+        c, s = np.float32(cos(direction[m])), np.float32(sin(direction[m]))
+        for t in range(n):
+            dx, dy = x[t] - x[m], y[t] - y[m]
+            if t == m or dx * dx + dy * dy > far:
                 continue
             # in the minutia's frame: u along its direction, v to its right, y is down
             u, v = c * dx - s * dy, s * dx + c * dy
-            turn = (direction[m] - direction[t]) / (2.0 * pi)
-            for k in range(LAYERS):
-                away = turn - (k + 0.5) / LAYERS + 0.5
-                share[k] = direction_table[floor((away - floor(away)) * 1024 + 0.5) & 1023]
-            for i in range(SIDE):
-                gauss_u[i] = exp(-((u - cell * (i - (SIDE - 1) / 2)) ** 2) / (2 * sigma * sigma))
-            for j in range(SIDE):
-                cv = cell * (j - (SIDE - 1) / 2)
-                if abs(v - cv) > reach:
-                    continue
-                gauss_v = peak * exp(-((v - cv) ** 2) / (2 * sigma * sigma))
-                for i in range(SIDE):
-                    cu = cell * (i - (SIDE - 1) / 2)
-                    if cu * cu + cv * cv > radius * radius or (u - cu) ** 2 + (v - cv) ** 2 > reach * reach:
+            turn = int((direction[m] - direction[t]) * unit + half + np.float32(2 * _TURN)) & (_TURN - 1)
+            first_i = max(0, ceil((u - reach) / cell + middle))
+            last_i = min(SIDE, floor((u + reach) / cell + middle) + 1)
+            first_j = max(0, ceil((v - reach) / cell + middle))
+            last_j = min(SIDE, floor((v + reach) / cell + middle) + 1)
+            for i in range(first_i, last_i):
+                du = u - cell * (i - middle)
+                along = gaussian[int(abs(du) * steps + half)]
+                for j in range(first_j, last_j):
+                    dv = v - cell * (j - middle)
+                    if du * du + dv * dv > reach * reach or not base[i, j]:
                         continue
+                    weight = along * gaussian[int(abs(dv) * steps + half)]
+                    at = (i * SIDE + j) * LAYERS
                     for k in range(LAYERS):
-                        raw[row, (i * SIDE + j) * LAYERS + k] += gauss_u[i] * gauss_v * share[k]
+                        raw[m, at + k] += weight * shares[turn, k]
         for value in range(RAW_SIZE):
-            raw[row, value] = sqrt(raw[row, value])
+            raw[m, value] = sqrt(raw[m, value])
     return raw
