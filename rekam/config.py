@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -15,6 +16,13 @@ from rekam.errors import InvalidSettings
 
 _MIB = 2**20
 _ONNX = OnnxEmbedderSettings(path=Path())
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class Settings(BaseSettings):
@@ -131,6 +139,30 @@ class Settings(BaseSettings):
         le=256,
         description="Encounters committed together at most: one sync serves all that waited for it.",
     )
+    max_queue: int = Field(
+        default=64,
+        ge=0,
+        le=4096,
+        description="Calls that may wait for their turn to extract and search; one more is refused with "
+        "advice when to come again. Calls that only read records wait in a queue of their own.",
+    )
+    max_request_bytes: int = Field(
+        default=1024 * _MIB,
+        ge=_MIB,
+        le=2**40,
+        description="Bytes of requests held at once while they are read, wait and are worked on, "
+        "at least max_message_bytes.",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="TCP port on which Prometheus reads metrics over HTTP, at the same address as the "
+        "service; 0 takes a free one, none where not set.",
+    )
+    log_format: LogFormat = Field(
+        default=LogFormat.TEXT, description="How the log on stderr is written: as text, or as JSON lines."
+    )
 
     @property
     def face_embedder(self) -> OnnxEmbedderSettings | None:
@@ -167,6 +199,8 @@ class Settings(BaseSettings):
             )
         if self.fpir_review < self.fpir_match:
             raise ValueError("fpir_review is smaller than fpir_match: what matches would not be reviewed")
+        if self.max_request_bytes < self.max_message_bytes:
+            raise ValueError("max_request_bytes is smaller than max_message_bytes: it could never be read")
         _ = self.face_embedder  # wrong ones are refused here
         return self
 

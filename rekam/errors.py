@@ -8,7 +8,11 @@
     ├── NotFound          no such subject, encounter or case
     ├── WrongState        the record exists, but not in a state that allows this
     ├── DeadlinePassed    the caller's deadline passed before the commit
+    ├── Starting          the service is loading and takes no work yet
     ├── ShuttingDown      the service is stopping and takes no new work
+    ├── Overloaded        more work waits than can be done in time; `retry_after` says when to ask again
+    │   ├── QueueFull     as many calls wait as may wait
+    │   └── WaitTooLong   the caller's deadline would pass before its turn came
     ├── NotWritten        a file asked for cannot be written
     └── StoreError        the store cannot serve
         ├── StoreLocked   another process has the data folder or the database open
@@ -67,6 +71,26 @@ class WrongState(RekamError):
 
 class DeadlinePassed(RekamError):
     """The deadline passed before anything was committed; sending the request again is safe."""
+
+
+class Starting(RekamError):
+    """The service is loading; nothing was done."""
+
+
+class Overloaded(RekamError):
+    """More work waits than can be done in time; nothing was done. `retry_after`: seconds."""
+
+    def __init__(self, text: str, retry_after: float) -> None:
+        super().__init__(f"{text}: send it again in {retry_after:.1f} s")
+        self.retry_after = retry_after
+
+
+class QueueFull(Overloaded):
+    """As many calls wait as may wait."""
+
+
+class WaitTooLong(Overloaded):
+    """The caller's deadline would pass before its turn came."""
 
 
 class ShuttingDown(RekamError):

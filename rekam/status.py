@@ -17,17 +17,21 @@ from rekam.errors import (
     InvalidNik,
     InvalidRequest,
     NotFound,
+    Overloaded,
+    QueueFull,
     RekamError,
     RequestConflict,
     ShuttingDown,
+    Starting,
     StoreDamaged,
     StoreError,
     StoreFull,
+    WaitTooLong,
     WrongState,
 )
 
 DOMAIN = "rekam"
-RETRY_SECONDS = 1
+RETRY_SECONDS = 1.0
 
 STATUS_CODES: dict[type[Exception], tuple[Code.ValueType, str]] = {
     InvalidNik: (Code.INVALID_ARGUMENT, "INVALID_NIK"),
@@ -39,7 +43,10 @@ STATUS_CODES: dict[type[Exception], tuple[Code.ValueType, str]] = {
     RequestConflict: (Code.ALREADY_EXISTS, "REQUEST_CONFLICT"),
     WrongState: (Code.FAILED_PRECONDITION, "WRONG_STATE"),
     DeadlinePassed: (Code.DEADLINE_EXCEEDED, "DEADLINE_PASSED"),
+    Starting: (Code.UNAVAILABLE, "STARTING"),
     ShuttingDown: (Code.UNAVAILABLE, "SHUTTING_DOWN"),
+    QueueFull: (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    WaitTooLong: (Code.RESOURCE_EXHAUSTED, "WAIT_TOO_LONG"),
     StoreFull: (Code.RESOURCE_EXHAUSTED, "STORE_FULL"),
     StoreDamaged: (Code.DATA_LOSS, "STORE_DAMAGED"),
     StoreError: (Code.UNAVAILABLE, "STORE_UNAVAILABLE"),
@@ -75,10 +82,18 @@ def _details(error: Exception, code: Code.ValueType) -> list[Message]:
             ]
         case NotFound():
             return [ResourceInfo(resource_type=error.kind, resource_name=error.id, description=str(error))]
-        case _ if code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED):
-            return [RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS))]
+        case Overloaded():
+            return [_retry_in(error.retry_after)]
+        case _ if code == Code.UNAVAILABLE:
+            return [_retry_in(RETRY_SECONDS)]
         case _:
             return []
+
+
+def _retry_in(seconds: float) -> RetryInfo:
+    delay = Duration()
+    delay.FromMilliseconds(round(1000 * seconds))
+    return RetryInfo(retry_delay=delay)
 
 
 def _reason(reason: str, error: Exception | None = None) -> ErrorInfo:
