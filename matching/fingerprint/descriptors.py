@@ -121,8 +121,9 @@ def raw_descriptors(template: FingerprintTemplate, cylinders: Cylinders) -> NDAr
     """`(n, 384) float32`: square roots of the cylinders' values, before the projection."""
     used = template.reliability >= CYLINDER_PARAMS.min_reliability  # those that made the cylinders
     rows = (np.cumsum(used) - 1)[cylinders.minutia]
-    values: NDArray[np.float32] = neighbourhoods(template.x[used], template.y[used], template.direction[used])
-    return values[rows]
+    seen: NDArray[np.float32] = neighbourhoods(template.x[used], template.y[used], template.direction[used])
+    chosen: NDArray[np.float32] = seen[rows]
+    return chosen
 
 
 def neighbourhoods(
@@ -148,7 +149,8 @@ def _gaussian_table() -> NDArray[np.float32]:
     """Root of the two-dimensional Gaussian at its middle, falling with the distance in one direction."""
     away = np.arange(int(_REACH * _STEPS) + 2) / _STEPS
     peak = 1.0 / (PARAMS.sigma_distance * sqrt(2.0 * pi))
-    return (np.sqrt(peak) * np.exp(-((away / PARAMS.sigma_distance) ** 2) / 2)).astype(np.float32)
+    table: NDArray[np.float64] = np.sqrt(peak) * np.exp(-((away / PARAMS.sigma_distance) ** 2) / 2)
+    return table.astype(np.float32)
 
 
 def _share_table() -> NDArray[np.float32]:
@@ -157,8 +159,8 @@ def _share_table() -> NDArray[np.float32]:
     centre = (np.arange(LAYERS) + 0.5) / LAYERS - 0.5
     away = (np.arange(_TURN)[:, None] / _TURN - centre + 0.5) % 1.0 - 0.5
     edges = 2 * pi * away[:, :, None] + pi / LAYERS * np.array([-1.0, 1.0])
-    below = np.vectorize(erf, otypes=[np.float64])(edges / scale)
-    return (0.5 * (below[:, :, 1] - below[:, :, 0])).astype(np.float32)
+    below: NDArray[np.float64] = np.vectorize(erf, otypes=[np.float64])(edges / scale)
+    return np.asarray(0.5 * np.diff(below, axis=2)[:, :, 0], dtype=np.float32)
 
 
 def _base() -> NDArray[np.bool_]:
