@@ -18,7 +18,8 @@
         ├── StoreLocked   another process has the data folder or the database open
         ├── StoreNewer    the database was written by a newer Rekam
         ├── StoreDamaged  the database is unreadable; restore a backup
-        └── StoreFull     the disk is full or fails; nothing of the transaction was kept
+        ├── StoreFull     the disk is full or fails; nothing of the transaction was kept
+        └── StoreDisconnected  the connection broke; whether a commit under way was kept is not known
 
 Anything else that is raised is a fault of the program itself.
 """
@@ -102,7 +103,7 @@ class NotWritten(RekamError):
 
 
 class StoreError(RekamError):
-    """The store cannot serve; nothing of the transaction was kept."""
+    """The store cannot serve; nothing of the transaction was kept (but see `StoreDisconnected`)."""
 
 
 class StoreLocked(StoreError):
@@ -119,3 +120,10 @@ class StoreDamaged(StoreError):
 
 class StoreFull(StoreError):
     """The disk is full, read-only or fails; nothing of the transaction was kept."""
+
+
+class StoreDisconnected(StoreError):
+    """The database cannot be reached, or the connection broke; the next call opens another.
+
+    Whether a commit under way was kept is not known: the request id tells when the request is repeated.
+    """
