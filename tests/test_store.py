@@ -897,7 +897,7 @@ def _words(sql: str) -> list[str]:
 
 
 def test_the_database_syncs_and_overwrites_as_promised(store: Store) -> None:
-    with store._writer.connect() as connection:
+    with store._database.writing.connect() as connection:
         for pragma, value in (
             ("journal_mode", "wal"),
             ("synchronous", 2),
@@ -960,7 +960,7 @@ def test_a_full_disk_keeps_nothing_of_the_transaction_even_if_the_fault_is_caugh
     def limit(connection: Connection) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
 
-    event.listen(store._engine, "begin", limit)
+    event.listen(store._database.reading, "begin", limit)
     pages = store.counts().database_bytes // 4096 + 5  # the file cannot be larger than with its log
     with pytest.raises(StoreFull), store.transaction() as t:  # noqa: PT012
         record(t, 2, subject_key=None)
@@ -977,7 +977,7 @@ def test_a_full_disk_keeps_nothing_of_the_transaction_even_if_the_fault_is_caugh
 def test_a_database_held_by_another_program_is_told_as_locked(store: Store) -> None:
     other = sqlite3.connect(store.folder / DATABASE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with store._writer.connect() as connection:
+    with store._database.writing.connect() as connection:
         connection.connection.driver_connection.execute("PRAGMA busy_timeout=1")  # type: ignore[union-attr]
     with pytest.raises(StoreLocked, match="another program"):
         enrol(store, 1)
