@@ -37,6 +37,12 @@ class Settings(BaseSettings):
         default=Path("rekam-data"),
         description="Folder of the database and the search index. Only one process may use it at a time.",
     )
+    database_url: str | None = Field(
+        default=None,
+        repr=False,  # a password may be in it
+        description="PostgreSQL database of the records, as postgresql://USER:PASSWORD@HOST/DATABASE; "
+        "SQLite in the data folder where not set.",
+    )
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
@@ -190,6 +196,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("postgresql://", "postgresql+psycopg://")):
+            raise ValueError("is no URL of the form postgresql://USER:PASSWORD@HOST/DATABASE")
+        return value or None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
