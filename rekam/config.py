@@ -5,6 +5,7 @@ import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -200,9 +201,17 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _postgresql(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("postgresql://", "postgresql+psycopg://")):
+        if not value:
+            return None
+        try:
+            parts = urlsplit(value)
+            whole = parts.scheme in ("postgresql", "postgresql+psycopg") and len(parts.path) > 1
+            _ = parts.port  # a wrong one is refused here
+        except ValueError:
+            whole = False
+        if not whole:
             raise ValueError("is no URL of the form postgresql://USER:PASSWORD@HOST/DATABASE")
-        return value or None
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
