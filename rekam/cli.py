@@ -1,6 +1,5 @@
 """The command `rekam`: the server, its clients, and the offline tools."""
 
-import logging
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,8 @@ from rekam.client import DEFAULT_ADDRESS, Client, SampleFile, file_of, sample, s
 from rekam.config import Settings, load_settings
 from rekam.errors import InvalidRequest, RekamError
 from rekam.faults import say_fault
+from rekam.logs import configure as configure_logs
+from rekam.metrics import Metrics
 from rekam.offline.evaluate_person_command import evaluate_person
 from rekam.offline.evaluate_prints import evaluate_app
 from rekam.offline.evaluate_samples import evaluate_face, evaluate_iris
@@ -36,7 +37,7 @@ from rekam.offline.explain_command import explain
 from rekam.offline.image_records import pack, unpack
 from rekam.offline.prints import read_print
 from rekam.offline.records import template_app
-from rekam.server import Server, serve
+from rekam.server import serve
 from rekam.v1 import (
     case_pb2,
     enrollment_pb2,
@@ -141,8 +142,6 @@ def serve_command(
     workers: Annotated[int | None, typer.Option(help="Threads that extract templates.")] = None,
 ) -> None:
     """Start the server. Every setting can also be given as REKAM_<NAME>; see docs/configuration.md."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = load_settings(
         data_dir=data_dir,
         host=host,
@@ -152,12 +151,8 @@ def serve_command(
         extractor=extractor,
         workers=workers,
     )
-    workflow = _open_workflow(settings)
-    try:
-        serve(settings, workflow, lambda server: _say_started(server, settings, workflow))
-    finally:
-        workflow.close()
-    err.print("stopped", highlight=False)
+    configure_logs(settings.log_format)
+    serve(settings, lambda metrics: _open_workflow(settings, metrics))
 
 
 @app.command("enroll")
@@ -445,7 +440,7 @@ def version_command() -> None:
     out.print(version("rekam"), highlight=False)
 
 
-def _open_workflow(settings: Settings) -> Workflow:
+def _open_workflow(settings: Settings, metrics: Metrics) -> Workflow:
     """Open store and index; a rebuild shows a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
@@ -454,17 +449,7 @@ def _open_workflow(settings: Settings) -> Workflow:
         def progress(done: int, of: int) -> None:
             bar.update(task, completed=done, total=of, description="indexing what the store has new")
 
-        return Workflow(settings, progress)
-
-
-def _say_started(server: Server, settings: Settings, workflow: Workflow) -> None:
-    counts, _, _ = workflow.stats()
-    err.print(
-        f"Rekam {version('rekam')} listens on {server.address}; {counts.subjects} subjects and "
-        f"{counts.open_cases} open cases in {settings.data_dir}",
-        highlight=False,
-        soft_wrap=True,
-    )
+        return Workflow(settings, progress, metrics)
 
 
 @contextmanager

@@ -360,9 +360,12 @@ class Reader:
             select(sample.c.modality, func.count()).group_by(sample.c.modality)
         ):
             samples[Modality(modality)] = number
+        return Counts(subjects, states, open_cases, samples, self.database_bytes())
+
+    def database_bytes(self) -> int:
+        """Size of the database on the disk."""
         with self._guard():
-            database_bytes = self._database.size(self._connection)
-        return Counts(subjects, states, open_cases, samples, database_bytes)
+            return self._database.size(self._connection)
 
     def _encounter(self, statement: Select[*tuple[object, ...]], images: bool) -> EncounterRecord | None:
         row = _first(self._rows(statement))

@@ -6,9 +6,10 @@ The way of an encounter, in `Workflow._record`: capture -> recapture? -> finger 
 
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
@@ -33,6 +34,7 @@ from matching.encounter import (
 )
 from matching.errors import NotCalibrated
 from matching.gallery import Gallery
+from rekam.admission import Gate, calls_at_once
 from rekam.capturing import Captured, Capturing, Check, form_of, require_complete
 from rekam.commits import GroupCommit
 from rekam.config import Settings
@@ -54,6 +56,7 @@ from rekam.exchange import (
     Verified,
 )
 from rekam.index import Index, Progress, label_of
+from rekam.metrics import Metrics, Sizes, Stage
 from rekam.nik import NikWarning, parse_nik
 from rekam.position import Position
 from rekam.recorded import EVIDENCE, missing_records, recorded, sample_record, stored_sample
@@ -111,15 +114,19 @@ class Workflow:
     match) are returned. Nothing is returned as recorded before it is durable and searchable.
     """
 
-    def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
+    def __init__(
+        self, settings: Settings, progress: Progress | None = None, metrics: Metrics | None = None
+    ) -> None:
         self._settings = settings
-        self._capturing = Capturing(settings)
+        self._metrics = Metrics() if metrics is None else metrics
+        self._capturing = Capturing(settings, self._metrics)
+        self._computing = Gate(calls_at_once(settings.workers))
         _warm_up()
         self._store = Store.open(settings.data_dir)
         self._index = Index(self._store, settings.face_embedder_calibration, progress)
         self._running: dict[str, tuple[str, bytes, Future[object]]] = {}
         self._running_lock = threading.Lock()
-        self._commits = GroupCommit(self._store, self._index.follow, settings.max_batch)
+        self._commits = GroupCommit(self._store, self._index.follow, settings.max_batch, self._metrics)
 
     def close(self) -> None:
         """Finish what was accepted, save the index, release the store; what was erased leaves the disk."""
@@ -166,22 +173,25 @@ class Workflow:
             require_complete(presentation, [s.position for s in presentation.samples], required)
             with self._store.read() as reader:
                 whose(reader)
-            captured = self._capturing.capture(presentation.samples, check)
-            # Once more: templates may tell positions that the samples did not.
-            require_complete(presentation, [c.position for c in captured], required)
-            if poor := tuple(_poor(c) for c in captured if c.refused):
-                return Recapture(poor)
-            form = form_of([c.template for c in captured])
-            twice = [_twice(a, b) for a, b, _ in same_finger_twice(form)]
-            twice += [_twice(a, b) for a, b, _ in same_eye_twice(form)]
-            if twice:
-                return Recapture(tuple(twice))
-            check()
-            watermark = self._index.gallery.watermark
-            compared = {match.key: match.comparison for match in self._index.gallery.search(form)}
-            searched = _Searched(captured, form, compared, watermark)
-            check()
-            return self._commits.submit(settle(searched))
+            with self._turn(check):
+                captured = self._captured(presentation.samples, check)
+                # Once more: templates may tell positions that the samples did not.
+                require_complete(presentation, [c.position for c in captured], required)
+                if poor := tuple(_poor(c) for c in captured if c.refused):
+                    return self._recapture(poor)
+                form = form_of([c.template for c in captured])
+                twice = [_twice(a, b) for a, b, _ in same_finger_twice(form)]
+                twice += [_twice(a, b) for a, b, _ in same_eye_twice(form)]
+                if twice:
+                    return self._recapture(tuple(twice))
+                check()
+                watermark = self._index.gallery.watermark
+                with self._metrics.stage(Stage.SEARCH):
+                    compared = {match.key: match.comparison for match in self._index.gallery.search(form)}
+            # The turn of the next has come while this one waits for the disk.
+            made = self._commit(settle(_Searched(captured, form, compared, watermark)), check)
+            self._metrics.decisions.labels(made.decision.name).inc()
+            return made
 
         def settle(searched: _Searched) -> Callable[[Transaction], Recorded]:
             def work(t: Transaction) -> Recorded:
@@ -192,6 +202,28 @@ class Workflow:
             return work
 
         return self._once(method, presentation.request_id, presentation.digest, _RECORDED, produce, check)
+
+    @contextmanager
+    def _turn(self, check: Check) -> Iterator[None]:
+        """Few extract and search at a time; the rest wait for their turn, and never start if nobody waits."""
+        with self._metrics.stage(Stage.QUEUE):
+            self._computing.enter(1, check)
+        try:
+            yield
+        finally:
+            self._computing.leave(1)
+
+    def _captured(self, samples: Sequence[Presented], check: Check) -> tuple[Captured, ...]:
+        with self._metrics.stage(Stage.CAPTURE):
+            return self._capturing.capture(samples, check)
+
+    def _recapture(self, items: tuple[RecaptureItem, ...]) -> Recapture:
+        self._metrics.recaptures.inc()
+        return Recapture(items)
+
+    def _commit(self, work: Callable[[Transaction], T], check: Check) -> T:
+        with self._metrics.stage(Stage.COMMIT):
+            return self._commits.submit(work, check)
 
     def _settle(
         self,
@@ -264,8 +296,7 @@ class Workflow:
             return erased
 
         def produce() -> Erased:
-            check()
-            return self._commits.submit(work)
+            return self._commit(work, check)
 
         return self._once("DeleteSubject", request_id, digest, _ERASED, produce, check)
 
@@ -310,8 +341,7 @@ class Workflow:
             return resolved
 
         def produce() -> CaseRecord:
-            check()
-            return self._commits.submit(work)
+            return self._commit(work, check)
 
         return self._once("ResolveCase", request_id, digest, _CASE, produce, check)
 
@@ -370,12 +400,14 @@ class Workflow:
         """Search everybody but `exclude` (subject ids); records nothing. `exhaustive` asks the oracle."""
         with self._store.read() as reader:
             excluded = {_found(reader.subject(s), "subject", s).key for s in exclude}
-        captured = self._capturing.capture(samples, check)
-        # A search records nothing, so whatever gave a template may help.
-        form = form_of([c.template for c in captured])
-        check()
         search = self._index.gallery.search_exhaustively if exhaustive else self._index.gallery.search
-        compared = {match.key: match.comparison for match in search(form, exclude=excluded)}
+        with self._turn(check):
+            captured = self._captured(samples, check)
+            # A search records nothing, so whatever gave a template may help.
+            form = form_of([c.template for c in captured])
+            check()
+            with self._metrics.stage(Stage.SEARCH):
+                compared = {match.key: match.comparison for match in search(form, exclude=excluded)}
         with self._store.read() as reader:
             persons = [p for p in _persons(reader, compared) if p.comparison.anything][:MOST_CANDIDATES]
         thresholds = self._thresholds()
@@ -399,9 +431,10 @@ class Workflow:
         """Compare with one subject, by its id or its NIK; records nothing."""
         with self._store.read() as reader:
             subject = _claimed(reader, subject_id, nik)
-        captured = self._capturing.capture(samples, check)
-        # A search records nothing, so whatever gave a template may help.
-        form = form_of([c.template for c in captured])
+        with self._turn(check):
+            captured = self._captured(samples, check)
+            # A search records nothing, so whatever gave a template may help.
+            form = form_of([c.template for c in captured])
         check()
         with self._store.read() as reader:
             compared = self._index.compared(reader, form, self._index.gallery.subject_keys(subject.key))
@@ -418,7 +451,8 @@ class Workflow:
 
     def assess(self, presented: Presented, check: Check = no_deadline) -> Assessed:
         """Judge one image; records nothing."""
-        return self._capturing.assess(presented, check)
+        with self._turn(check), self._metrics.stage(Stage.CAPTURE):
+            return self._capturing.assess(presented, check)
 
     def encounter(self, encounter_id: str) -> Recorded:
         """A recorded encounter as it stands now."""
@@ -456,6 +490,12 @@ class Workflow:
                 best = [p.encounter_id for p in shown.evidence.candidates[:1]]
                 both = [held, *filter(None, (reader.encounter(e, images=True) for e in best))]
         return CaseFile(case, shown, tuple(stored_sample(e, s) for e in both for s in e.samples))
+
+    def sizes(self) -> Sizes:
+        """How large gallery and database are. Cheap."""
+        gallery = self._index.gallery
+        with self._store.read() as reader:
+            return Sizes(len(gallery), reader.last_change() - gallery.watermark, reader.database_bytes())
 
     def stats(self) -> tuple[Counts, int, int]:
         """Counts of the store, its last change, and the last change the index holds."""
