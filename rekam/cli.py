@@ -35,6 +35,7 @@ from rekam.offline.evaluate_prints import evaluate_app
 from rekam.offline.evaluate_samples import evaluate_face, evaluate_iris
 from rekam.offline.explain_command import explain
 from rekam.offline.image_records import pack, unpack
+from rekam.offline.import_command import import_command
 from rekam.offline.prints import read_print
 from rekam.offline.records import template_app
 from rekam.server import serve
@@ -62,6 +63,7 @@ evaluate_app.command("face")(evaluate_face)
 evaluate_app.command("person")(evaluate_person)
 app.add_typer(evaluate_app, name="evaluate")
 app.command("explain")(explain)
+app.command("import")(import_command)
 record_app = typer.Typer(no_args_is_help=True, help="Images in exchange records and CBEFF files.")
 record_app.command("unpack")(unpack)
 record_app.command("pack")(pack)
