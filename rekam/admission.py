@@ -18,6 +18,7 @@ from rekam.metrics import Metrics
 _LEAST_AT_ONCE = 2
 _POLL_SECONDS = 0.2
 _SMOOTHING = 1 / 16
+_MARGIN = 0.5
 _SOONEST_SECONDS = 0.1
 _LATEST_SECONDS = 60.0
 _UNKNOWN_SECONDS = 1.0
@@ -120,7 +121,8 @@ class Lane:
     def place(self, remaining: float | None) -> Iterator[None]:
         """A place for the length of the block; `remaining` seconds until the caller's deadline, if any.
 
-        Raises `QueueFull`, and `WaitTooLong` where its turn would come too late.
+        Raises `QueueFull`, and `WaitTooLong` where it would have to wait so long that, were the estimate
+        wrong by half, its answer would come too late: work that is thrown away costs others their turn.
         """
         with self._lock:
             wait = self._expected_wait()
@@ -128,8 +130,11 @@ class Lane:
             advice = min(max(advice, _SOONEST_SECONDS), _LATEST_SECONDS)
             if self._places >= self._most:
                 raise QueueFull(f"{self._places} calls are waiting or worked on", advice)
-            if wait is not None and remaining is not None and wait > remaining:
-                raise WaitTooLong(f"its turn would come in {wait:.1f} s, after its deadline", advice)
+            # Without a wait it is tried however short its time: else a wrong estimate would never be mended.
+            if wait and self._cost and remaining is not None and wait + self._cost > _MARGIN * remaining:
+                raise WaitTooLong(
+                    f"its turn would come in about {wait:.1f} s, too late for its deadline", advice
+                )
             self._places += 1
         try:
             yield

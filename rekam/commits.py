@@ -101,7 +101,7 @@ class GroupCommit:
                     for job in group:
                         job.run(transaction)
             except Exception as error:  # the commit itself failed: nothing of the group is durable
-                log.error("a commit of %d records failed: %s", len(group), error)
+                log.error("a commit of %d records failed", len(group), exc_info=error)
                 for job in group:
                     job.error = job.error or error
             try:
