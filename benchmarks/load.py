@@ -201,7 +201,7 @@ def send(address: str, start: float, due: Due, timeout: float) -> list[Told]:
     answered = threading.Semaphore(0)
     with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         grpc.channel_ready_future(channel).result(timeout=10)
-        stubs = {name: channel.unary_unary(path) for name, path in _METHODS.items()}
+        stubs = {name: channel.unary_unary(path, None, None) for name, path in _METHODS.items()}
         for at, method, request in zip(due.at, due.method, due.request, strict=True):
             moment = start + at
             time.sleep(max(0.0, moment - time.monotonic()))
@@ -209,8 +209,8 @@ def send(address: str, start: float, due: Due, timeout: float) -> list[Told]:
             call = stubs[method].future(request, timeout=timeout)
 
             def done(
-                call: grpc.Future, method: str = method, moment: float = moment, late: float = late
-            ) -> None:  # type: ignore[type-arg]
+                call: "grpc.Future[bytes]", method: str = method, moment: float = moment, late: float = late
+            ) -> None:
                 told.append(Told(method, _outcome(call), time.monotonic() - moment, late))
                 answered.release()
 
@@ -240,7 +240,7 @@ def capacity(address: str, requests: Requests, callers: int, seconds: float) -> 
 
     def call(place: int) -> None:
         with grpc.insecure_channel(address) as channel:
-            stubs = {name: channel.unary_unary(path) for name, path in _METHODS.items()}
+            stubs = {name: channel.unary_unary(path, None, None) for name, path in _METHODS.items()}
             for method, request in zip(*drawn[place], strict=True):
                 if time.monotonic() >= until:
                     return
@@ -272,7 +272,7 @@ class Bystander:
 
         def ask() -> None:
             with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-                read = channel.unary_unary(_METHODS["read"])
+                read = channel.unary_unary(_METHODS["read"], None, None)
                 health = health_pb2_grpc.HealthStub(channel)
                 while not stop.wait(_BYSTANDER_SECONDS):
                     begin = time.monotonic()
@@ -499,11 +499,13 @@ def _free_port() -> int:
 
 
 def _line(one: Step) -> str:
+    answered, refusals = one.latency, one.refusal_latency
     return (
         f"  {one.of_capacity:.1f}x: offered {one.offered:.1f}/s, answered {one.answered_rate:.1f}/s, "
         f"refused {one.refused:.0%}, failed {one.failed:.0%}, "
-        f"p50 {one.latency.p50:.3f} p95 {one.latency.p95:.3f} p99 {one.latency.p99:.3f} s; refusals p99 {one.refusal_latency.p99:.3f} s; bystander p99 "
-        f"{one.bystander.p99:.3f} s ({one.bystander_failed} failed); {one.outcomes}"
+        f"p50 {answered.p50:.3f} p95 {answered.p95:.3f} p99 {answered.p99:.3f} s; "
+        f"refusals p99 {refusals.p99:.3f} s; bystander p99 {one.bystander.p99:.3f} s, "
+        f"{one.bystander_failed} failed; groups {one.search_group} {one.commit_group}"
     )
 
 
