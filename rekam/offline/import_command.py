@@ -62,7 +62,7 @@ def import_command(
         started = time.monotonic()
         with (
             told,
-            Store.open(settings.data_dir) as store,
+            Store.open(settings.data_dir, settings.database_url) as store,
             closing(Capturing(settings)) as capturing,
             Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
         ):
