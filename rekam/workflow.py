@@ -12,7 +12,7 @@ from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -97,6 +97,25 @@ class Whose(Protocol):
         """NIK and subject, as the reader sees them now."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Request(Generic[T]):
+    """What a request id was given for, and how its answer is written."""
+
+    request_id: str
+    method: str
+    digest: bytes
+    adapter: TypeAdapter[T]
+
+    def answered(self, reader: Reader) -> T | None:
+        """The answer it got before. Raises `RequestConflict` where the id was used for something else."""
+        before = reader.request(self.request_id)
+        if before is None:
+            return None
+        if (before.method, before.digest) != (self.method, self.digest):
+            raise RequestConflict(self.request_id)
+        return self.adapter.validate_json(before.response)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Searched:
     """An encounter that was captured and searched; `at` is the watermark of the index it was searched in."""
@@ -122,7 +141,7 @@ class Workflow:
         self._capturing = Capturing(settings, self._metrics)
         self._computing = Gate(calls_at_once(settings.workers))
         _warm_up()
-        self._store = Store.open(settings.data_dir)
+        self._store = Store.open(settings.data_dir, settings.database_url)
         self._index = Index(self._store, settings.face_embedder_calibration, progress)
         self._running: dict[str, tuple[str, bytes, Future[object]]] = {}
         self._running_lock = threading.Lock()
@@ -189,19 +208,15 @@ class Workflow:
                 with self._metrics.stage(Stage.SEARCH):
                     compared = {match.key: match.comparison for match in self._index.gallery.search(form)}
             # The turn of the next has come while this one waits for the disk.
-            made = self._commit(settle(_Searched(captured, form, compared, watermark)), check)
+            made = self._commit(request, settle(_Searched(captured, form, compared, watermark)), check)
             self._metrics.decisions.labels(made.decision.name).inc()
             return made
 
         def settle(searched: _Searched) -> Callable[[Transaction], Recorded]:
-            def work(t: Transaction) -> Recorded:
-                settled = self._settle(t, presentation, searched, whose, warnings)
-                t.remember(presentation.request_id, method, presentation.digest, _RECORDED.dump_json(settled))
-                return settled
+            return lambda t: self._settle(t, presentation, searched, whose, warnings)
 
-            return work
-
-        return self._once(method, presentation.request_id, presentation.digest, _RECORDED, produce, check)
+        request = _Request(presentation.request_id, method, presentation.digest, _RECORDED)
+        return self._once(request, produce, check)
 
     @contextmanager
     def _turn(self, check: Check) -> Iterator[None]:
@@ -221,9 +236,19 @@ class Workflow:
         self._metrics.recaptures.inc()
         return Recapture(items)
 
-    def _commit(self, work: Callable[[Transaction], T], check: Check) -> T:
+    def _commit(self, request: _Request[T], work: Callable[[Transaction], T], check: Check) -> T:
+        """Do the work and keep its answer, in the one writing thread, in one transaction."""
+
+        def kept(t: Transaction) -> T:
+            # A try whose connection broke in the commit may have been kept after all, unseen until now.
+            if (answered := request.answered(t)) is not None:
+                return answered
+            answer = work(t)
+            t.remember(request.request_id, request.method, request.digest, request.adapter.dump_json(answer))
+            return answer
+
         with self._metrics.stage(Stage.COMMIT):
-            return self._commits.submit(work, check)
+            return self._commits.submit(kept, check)
 
     def _settle(
         self,
@@ -291,14 +316,10 @@ class Workflow:
 
         def work(t: Transaction) -> Erased:
             gone = t.delete_subject(subject_id, deleted_at=datetime.now(UTC))
-            erased = Erased(len(gone.encounters))
-            t.remember(request_id, "DeleteSubject", digest, _ERASED.dump_json(erased))
-            return erased
+            return Erased(len(gone.encounters))
 
-        def produce() -> Erased:
-            return self._commit(work, check)
-
-        return self._once("DeleteSubject", request_id, digest, _ERASED, produce, check)
+        request = _Request(request_id, "DeleteSubject", digest, _ERASED)
+        return self._once(request, lambda: self._commit(request, work, check), check)
 
     def resolve_case(
         self,
@@ -336,14 +357,10 @@ class Workflow:
                 resolved_at=now,
                 subject_id=None if target is None else target.subject_id,
             )
-            resolved = _found(t.case(case_id), "case", case_id)
-            t.remember(request_id, "ResolveCase", digest, _CASE.dump_json(resolved))
-            return resolved
+            return _found(t.case(case_id), "case", case_id)
 
-        def produce() -> CaseRecord:
-            return self._commit(work, check)
-
-        return self._once("ResolveCase", request_id, digest, _CASE, produce, check)
+        request = _Request(request_id, "ResolveCase", digest, _CASE)
+        return self._once(request, lambda: self._commit(request, work, check), check)
 
     def _resolved_to(
         self, t: Transaction, held: EncounterRecord, resolution: Resolution, subject_id: str | None
@@ -504,27 +521,21 @@ class Workflow:
 
     # Once per request id --------------------------------------------------------------------------
 
-    def _once(
-        self,
-        method: str,
-        request_id: str,
-        digest: bytes,
-        adapter: TypeAdapter[T],
-        produce: Callable[[], A],
-        check: Check,
-    ) -> T | A:
+    def _once(self, request: _Request[T], produce: Callable[[], A], check: Check) -> T | A:
         """Produce an answer once per request id: a repetition gets the first one, also while it is made."""
         while True:
             with self._running_lock:
-                running = self._running.get(request_id)
+                running = self._running.get(request.request_id)
                 if running is None:
                     mine: Future[object] = Future()
-                    if (answered := self._answered(method, request_id, digest)) is not None:
-                        return adapter.validate_json(answered)
-                    self._running[request_id] = (method, digest, mine)
+                    with self._store.read() as reader:
+                        answered = request.answered(reader)
+                    if answered is not None:
+                        return answered
+                    self._running[request.request_id] = (request.method, request.digest, mine)
                     break
-            if running[:2] != (method, digest):
-                raise RequestConflict(request_id)
+            if running[:2] != (request.method, request.digest):
+                raise RequestConflict(request.request_id)
             while not wait_for([running[2]], timeout=_POLL_SECONDS).done:
                 check()
             if running[2].exception() is None:
@@ -538,17 +549,8 @@ class Workflow:
             raise
         finally:
             with self._running_lock:
-                del self._running[request_id]
+                del self._running[request.request_id]
         return answer
-
-    def _answered(self, method: str, request_id: str, digest: bytes) -> bytes | None:
-        with self._store.read() as reader:
-            request = reader.request(request_id)
-        if request is None:
-            return None
-        if (request.method, request.digest) != (method, digest):
-            raise RequestConflict(request_id)
-        return request.response
 
     def _thresholds(self, claimed: SubjectRecord | None = None) -> Thresholds:
         own = () if claimed is None else self._index.gallery.subject_keys(claimed.key)
