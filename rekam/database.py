@@ -3,8 +3,9 @@
 `rekam.sqlite` is the default, a file in the data folder; `rekam.postgres` a server that many machines reach.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from alembic import command
@@ -39,6 +40,13 @@ class Database(Protocol):
 
     def size(self, connection: Connection) -> int:
         """Bytes on the disk."""
+
+    def copy_to(self, file: Path, check: Callable[[], None]) -> None:
+        """Write a consistent copy of the whole database into a new file, while others read and write.
+
+        `check` is called now and then and may raise. Raises `WrongState` where the database has means of its
+        own for this.
+        """
 
     def erase(self) -> bool:
         """Take away the remains of deleted rows; whether all are gone. Older readers may still need some."""

@@ -9,8 +9,9 @@ next call opens a new one, which takes the lock again or is told who has it.
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import LiteralString
 
 import psycopg
@@ -21,7 +22,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from rekam.errors import StoreDamaged, StoreDisconnected, StoreError, StoreFull, StoreLocked
+from rekam.errors import StoreDamaged, StoreDisconnected, StoreError, StoreFull, StoreLocked, WrongState
 from rekam.schema import encounter, metadata, missing_sample, sample, sample_image
 
 OWNER_WAIT = "2s"
@@ -112,6 +113,12 @@ class Postgres:
     def size(self, connection: Connection) -> int:
         """Bytes of the database, without the server's write-ahead log."""
         return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
+
+    def copy_to(self, file: Path, check: Callable[[], None]) -> None:
+        """Refuses: the server's own tools make better copies, of all its databases and to any moment."""
+        raise WrongState(
+            f"the records are in the PostgreSQL database {self.name}: back it up by pg_dump or pg_basebackup"
+        )
 
     def erase(self) -> bool:
         """Vacuum away the deleted rows; whether no older reader kept any.

@@ -7,18 +7,19 @@ truncating checkpoint takes it out of the log as well.
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from rekam.errors import StoreDamaged, StoreError, StoreFull, StoreLocked
 
 _BUSY_MS = 10_000
 _ERASE_WAIT_MS = 1_000
 _WAL_LIMIT_BYTES = 64 * 2**20
+_CHECKED_STEPS = 100_000  # of the database's machine, some milliseconds
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +30,7 @@ class Sqlite:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self.name = str(path)
         self._path = path
+        self._copying = False
         self.reading = create_engine(
             URL.create("sqlite", database=str(path)),
             pool_size=8,
@@ -70,11 +72,38 @@ class Sqlite:
         files = self._path, self._path.with_name(self._path.name + "-wal")
         return sum(file.stat().st_size for file in files if file.exists())
 
+    def copy_to(self, file: Path, check: Callable[[], None]) -> None:
+        """Write a compact copy, without gaps; the log grows by what is written meanwhile."""
+        stopped: list[BaseException] = []
+
+        def progress() -> bool:
+            try:
+                check()
+            except BaseException as error:
+                stopped.append(error)
+            return bool(stopped)
+
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        connection = self.reading.raw_connection()
+        driver = _driver(connection)
+        driver.set_progress_handler(progress, _CHECKED_STEPS)
+        self._copying = True
+        try:
+            driver.execute("VACUUM INTO ?", (str(file),))
+        except sqlite3.Error as error:
+            raise (stopped[0] if stopped else self.fault(error)) from error
+        finally:
+            self._copying = False
+            driver.set_progress_handler(None, 0)
+            connection.close()
+
     def erase(self) -> bool:
         """Move the log into the database and empty it, so that what was erased is in neither.
 
-        Waits a second for readers of older states.
+        Waits a second for readers of older states; not for a copy under way, which would take too long.
         """
+        if self._copying:
+            return False
         try:
             connection = self.reading.raw_connection()
             try:
@@ -128,8 +157,9 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
-def _driver(connection: Connection) -> sqlite3.Connection:
-    driver = connection.connection.driver_connection
+def _driver(connection: Connection | PoolProxiedConnection) -> sqlite3.Connection:
+    pooled = connection.connection if isinstance(connection, Connection) else connection
+    driver = pooled.driver_connection
     if not isinstance(driver, sqlite3.Connection):
         raise TypeError(f"this needs sqlite3, not {type(driver)}")
     return driver

@@ -866,6 +866,15 @@ class Store:
             self._check_open()
             self._database.compact()
 
+    def copy_to(self, file: Path, check: Callable[[], None]) -> None:
+        """Write a consistent copy of the database into a new file; nobody waits.
+
+        Everything committed before the call is in it. `check` is called now and then and may raise. Raises
+        `WrongState` where the database has its own tools for this, and `StoreError`.
+        """
+        self._check_open()
+        self._database.copy_to(file, check)
+
     @contextmanager
     def read(self) -> Iterator[Reader]:
         """Several reads of one consistent state."""
