@@ -30,6 +30,7 @@ from rekam.errors import InvalidRequest, RekamError
 from rekam.faults import say_fault
 from rekam.logs import configure as configure_logs
 from rekam.metrics import Metrics
+from rekam.offline.dedup_command import dedup_command
 from rekam.offline.evaluate_person_command import evaluate_person
 from rekam.offline.evaluate_prints import evaluate_app
 from rekam.offline.evaluate_samples import evaluate_face, evaluate_iris
@@ -63,6 +64,7 @@ evaluate_app.command("face")(evaluate_face)
 evaluate_app.command("person")(evaluate_person)
 app.add_typer(evaluate_app, name="evaluate")
 app.command("explain")(explain)
+app.command("dedup")(dedup_command)
 app.command("import")(import_command)
 record_app = typer.Typer(no_args_is_help=True, help="Images in exchange records and CBEFF files.")
 record_app.command("unpack")(unpack)
