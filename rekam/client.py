@@ -1,4 +1,4 @@
-"""The gRPC client behind the command line and the demo: one channel, five services, encounter folders."""
+"""The gRPC client behind the command line and the demo: one channel, six services, encounter folders."""
 
 import random
 import re
@@ -25,6 +25,7 @@ from capture.sample import EyePosition, FingerPosition, Modality
 from rekam.errors import InvalidRequest
 from rekam.position import Position, modality_of
 from rekam.v1 import types_pb2
+from rekam.v1.admin_pb2_grpc import AdminServiceStub
 from rekam.v1.case_pb2_grpc import CaseServiceStub
 from rekam.v1.enrollment_pb2_grpc import EnrollmentServiceStub
 from rekam.v1.gallery_pb2_grpc import GalleryServiceStub
@@ -131,6 +132,7 @@ class Client:
         self.cases = CaseServiceStub(self._channel)
         self.quality = QualityServiceStub(self._channel)
         self.gallery = GalleryServiceStub(self._channel)
+        self.admin = AdminServiceStub(self._channel)
 
     def wait(self, seconds: float) -> bool:
         """Wait until the server answers; whether it did."""

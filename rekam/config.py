@@ -44,6 +44,11 @@ class Settings(BaseSettings):
         description="PostgreSQL database of the records, as postgresql://USER:PASSWORD@HOST/DATABASE; "
         "SQLite in the data folder where not set.",
     )
+    backup_dir: Path | None = Field(
+        default=None,
+        description="Folder in which `rekam backup` makes the backups of the running service, "
+        "on its own disk; none are made where not set.",
+    )
     host: str = Field(
         default="127.0.0.1",
         min_length=1,

@@ -31,6 +31,8 @@ from rekam.logs import fields
 from rekam.metrics import Metrics, Stage, serve_metrics
 from rekam.status import code_and_reason, status_of
 from rekam.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
     case_pb2,
     case_pb2_grpc,
     enrollment_pb2,
@@ -56,7 +58,7 @@ _MOST_BEYOND = 1024
 """Calls without a place, of which each is about to be told; gRPC itself refuses more, without a reason."""
 STOP_SECONDS = 30
 
-_MODULES = (enrollment_pb2, identification_pb2, case_pb2, quality_pb2, gallery_pb2)
+_MODULES = (enrollment_pb2, identification_pb2, case_pb2, quality_pb2, gallery_pb2, admin_pb2)
 SERVICES = tuple(
     service.full_name for module in _MODULES for service in module.DESCRIPTOR.services_by_name.values()
 )
@@ -399,6 +401,16 @@ class GalleryService(_Service, gallery_pb2_grpc.GalleryServiceServicer):
         )
 
 
+class AdminService(_Service, admin_pb2_grpc.AdminServiceServicer):
+    """What only the operator of the service may ask."""
+
+    def Backup(  # noqa: N802
+        self, request: admin_pb2.BackupRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.BackupResponse:
+        """Copy all records into a folder."""
+        return codec.write_backed_up(self.workflow.back_up(request.name, deadline(context)))
+
+
 class Server:
     """A running server. `port` is the one it listens on, also where the settings left the choice open.
 
@@ -427,13 +439,14 @@ class Server:
             maximum_concurrent_rpcs=self._door.places + _MOST_BEYOND,
         )
         enrollment, identification, cases = EnrollmentService(), IdentificationService(), CaseService()
-        quality, gallery = QualityService(), GalleryService()
-        self._services = enrollment, identification, cases, quality, gallery
+        quality, gallery, admin = QualityService(), GalleryService(), AdminService()
+        self._services = enrollment, identification, cases, quality, gallery, admin
         enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server(enrollment, self._server)
         identification_pb2_grpc.add_IdentificationServiceServicer_to_server(identification, self._server)
         case_pb2_grpc.add_CaseServiceServicer_to_server(cases, self._server)
         quality_pb2_grpc.add_QualityServiceServicer_to_server(quality, self._server)
         gallery_pb2_grpc.add_GalleryServiceServicer_to_server(gallery, self._server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server

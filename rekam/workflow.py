@@ -35,6 +35,7 @@ from matching.encounter import (
 from matching.errors import NotCalibrated
 from matching.gallery import Gallery
 from rekam.admission import Gate, calls_at_once
+from rekam.backup import BackedUp, Backups
 from rekam.capturing import Captured, Capturing, Check, form_of, require_complete
 from rekam.commits import GroupCommit
 from rekam.config import Settings
@@ -143,6 +144,7 @@ class Workflow:
         _warm_up()
         self._store = Store.open(settings.data_dir, settings.database_url)
         self._index = Index(self._store, settings.face_embedder_calibration, progress)
+        self._backups = Backups(self._store, settings.backup_dir)
         self._running: dict[str, tuple[str, bytes, Future[object]]] = {}
         self._running_lock = threading.Lock()
         self._commits = GroupCommit(self._store, self._index.follow, settings.max_batch, self._metrics)
@@ -518,6 +520,10 @@ class Workflow:
         """Counts of the store, its last change, and the last change the index holds."""
         with self._store.read() as reader:
             return reader.counts(), reader.last_change(), self._index.gallery.watermark
+
+    def back_up(self, name: str, check: Check = no_deadline) -> BackedUp:
+        """Make a backup of all records while others read and write."""
+        return self._backups.make(name, check)
 
     # Once per request id --------------------------------------------------------------------------
 
