@@ -39,8 +39,10 @@ from rekam.offline.image_records import pack, unpack
 from rekam.offline.import_command import import_command
 from rekam.offline.prints import read_print
 from rekam.offline.records import template_app
+from rekam.offline.restore_command import restore_command
 from rekam.server import serve
 from rekam.v1 import (
+    admin_pb2,
     case_pb2,
     enrollment_pb2,
     gallery_pb2,
@@ -66,6 +68,7 @@ app.add_typer(evaluate_app, name="evaluate")
 app.command("explain")(explain)
 app.command("dedup")(dedup_command)
 app.command("import")(import_command)
+app.command("restore")(restore_command)
 record_app = typer.Typer(no_args_is_help=True, help="Images in exchange records and CBEFF files.")
 record_app.command("unpack")(unpack)
 record_app.command("pack")(pack)
@@ -346,6 +349,27 @@ def stats_command(server: Address = DEFAULT_ADDRESS, timeout: Timeout = 30, as_j
     for field in response.DESCRIPTOR.fields:
         table.add_row(field.name.replace("_", " "), str(getattr(response, field.name)))
     out.print(table)
+
+
+@app.command("backup")
+def backup_command(
+    name: Annotated[str, typer.Argument(help="Name of the new folder in the service's backup_dir.")],
+    server: Address = DEFAULT_ADDRESS,
+    timeout: Timeout = 3600,
+    as_json: AsJson = False,
+) -> None:
+    """Copy all records of a running service into a folder on its disk; enrolment goes on meanwhile."""
+    with _connected(server) as client:
+        response = client.admin.Backup(admin_pb2.BackupRequest(name=name), timeout=timeout)
+    if as_json:
+        _print_json(response)
+        return
+    out.print(
+        f"{response.folder}: {response.subjects} subjects, {response.bytes} bytes, as of change "
+        f"{response.sequence}; manifest SHA-256 {response.manifest_digest.hex()}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @cases_app.command("list")
