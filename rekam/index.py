@@ -15,10 +15,12 @@ from matching.errors import GalleryDamaged
 from matching.gallery import Gallery
 from rekam.capturing import form_of, read_template
 from rekam.store import ChangeKind, Reader, Store
+from rekam.written import written
 
 log = logging.getLogger(__name__)
 
 _FOLDER = "index"
+_OPENING = "index.opening"
 _SAVE_AFTER = 1000
 
 
@@ -66,11 +68,17 @@ class Index:
                 gallery = Gallery.load(self._folder, face_file=self._face_file)
         except GalleryDamaged as error:
             log.warning("the saved index is not used and is rebuilt from the store: %s", error)
+        marker = self._store.folder / _OPENING
+        followed = marker.read_text(encoding="ascii") if marker.exists() else ""
         with self._store.read() as reader:
             last = reader.last_change()
-        if gallery.watermark > last:
-            log.warning("the saved index is newer than the store and is rebuilt from it")
+            trusted = not gallery.watermark or reader.continues(followed, gallery.watermark)
+        if not trusted:
+            log.warning("the saved index followed another history of the store and is rebuilt from this one")
             gallery = Gallery(face_file=self._face_file)
+            shutil.rmtree(self._folder)
+        # Whatever is saved from now on followed the store as it is since it was opened.
+        written(marker, self._store.opening.encode("ascii"))
         behind = last - gallery.watermark
         self.gallery = gallery
         self.follow(progress)
