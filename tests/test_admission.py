@@ -1,5 +1,6 @@
 """Admission: gates and lanes exactly, then a server that is given more than it can do."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.encounters import enroll_request, made_up_nik
+from benchmarks.encounters import absent, enroll_request, made_up_nik
 from capture.sample import FingerPosition
 from matching.gallery import Gallery
 from rekam.admission import Gate, Lane, calls_at_once
@@ -31,6 +32,7 @@ from rekam.v1 import (
     gallery_pb2,
     identification_pb2,
     quality_pb2,
+    types_pb2,
 )
 from rekam.workflow import Workflow
 from tests.service import FOUR, Service, fingers, running
@@ -537,3 +539,39 @@ def test_templates_do_not_wait_for_images_of_others(tmp_path: Path, monkeypatch:
 
 def test_beside_a_large_call_there_is_room_for_another() -> None:
     assert [calls_at_once(workers) for workers in (1, 2, 3, 64)] == [2, 2, 3, 64]
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_what_a_refused_request_held_is_let_go_at_once(service: Service, no_collector: None) -> None:
+    """Not when the collector of cyclic garbage comes by: requests may be large."""
+    image = types_pb2.Sample(
+        modality=types_pb2.MODALITY_FINGERPRINT,
+        image=b"no image",
+        finger=types_pb2.FINGER_POSITION_RIGHT_INDEX,
+    )
+    requests = (
+        lambda: service.client.quality.Assess(quality_pb2.AssessRequest(sample=image), timeout=60),
+        lambda: service.client.identification.Identify(
+            identification_pb2.IdentifyRequest(samples=[image]), timeout=60
+        ),
+        lambda: service.client.enrollment.Enroll(
+            enrollment_pb2.EnrollRequest(
+                request_id="r", nik=made_up_nik(0), samples=[image], missing=absent(fingers(0)[1:2])
+            ),
+            timeout=60,
+        ),
+    )
+    for request in requests:
+        with pytest.raises(grpc.RpcError) as caught:
+            request()
+        assert caught.value.code() is Code.INVALID_ARGUMENT
+        assert "image" in str(caught.value.details())
+        until(lambda: service.server._door.calls._number == 0)
+        until(lambda: not [one for one in gc.get_objects() if isinstance(one, Presented)])
