@@ -56,7 +56,7 @@ def dedup_page(
     own = sorted(found.own, key=lambda pair: (pair.verdict != "differ", pair.llr, pair.a, pair.b))
     parts = [
         f"<header><h1>Everybody against everybody</h1><p>{escape(input_name)}, {escape(date)}</p>"
-        '<p class="private">It holds identity numbers and biometrics: keep it as you keep those.</p></header>',
+        '<p class="private">It holds NIKs and biometrics: keep it as you keep those.</p></header>',
         _headline(found, groups),
         page.section("Clusters", *_clusters(members, groups, source)),
         page.section("Own encounters that do not match", *_own(members, own, source)),
