@@ -16,10 +16,11 @@ from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.admission import simulated
 from benchmarks.encounters import absent, enroll_request, made_up_nik
 from capture.sample import FingerPosition
 from matching.gallery import Gallery
-from rekam.admission import Gate, Lane, calls_at_once
+from rekam.admission import MARGIN, Gate, Lane, calls_at_once
 from rekam.capturing import Capturing, Check
 from rekam.client import Client
 from rekam.config import load_settings
@@ -256,6 +257,19 @@ def test_whoever_finds_a_lane_free_is_taken_and_advice_is_within_bounds(
         assert all(0.1 <= seconds <= 60 for seconds in advised)
     for seconds, _ in calls:
         served(lane, clock, seconds)
+
+
+@pytest.mark.parametrize("of_capacity", [1.5, 3.0])
+@pytest.mark.parametrize("spread", [0.3, 1.0])
+def test_overload_does_not_make_less_of_it(of_capacity: float, spread: float) -> None:
+    """Simulated calls: what is answered at overload is what is answered at most, and hardly any is late."""
+    peak = simulated(1.0, margin=MARGIN, spread=spread, seconds=100)
+    over = simulated(of_capacity, margin=MARGIN, spread=spread, seconds=100)
+    assert over.answered_rate >= 0.9 * peak.answered_rate
+    assert over.late <= 0.02
+    # What bounded queues alone would do: work for those who have left.
+    queue_only = simulated(of_capacity, margin=None, spread=spread, seconds=100)
+    assert queue_only.late >= 0.2
 
 
 # A server that is given more than it can do -----------------------------------------------------------
