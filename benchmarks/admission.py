@@ -4,7 +4,7 @@
 
 Simulated calls on the real `rekam.admission.Lane`, with a clock of its own: two at a time, in the order they
 came, costs drawn from a log-normal distribution, arrivals by a Poisson process. A call stops at its deadline
-wherever it is, and what was done for it is lost. No processor is measured: the figures are the same everywhere.
+wherever it is, and what was done for it is lost. No processor is measured: figures are the same everywhere.
 """
 
 import heapq
