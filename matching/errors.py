@@ -2,6 +2,7 @@
 
     MatchingError
     ├── GalleryDamaged        an index on disk is unreadable or fails its checksum; rebuild it from the store
+    ├── GalleryUnavailable    the server that holds an index does not answer; to be tried again
     ├── NotCalibrated         templates whose makers were never calibrated together
     ├── RateUnsupported       the calibration sample is too small for the rate asked for
     └── ParametersUnavailable shipped parameters are missing or of another version
@@ -16,6 +17,10 @@ class MatchingError(Exception):
 
 class GalleryDamaged(MatchingError):
     """An index on disk cannot be trusted; it is derived data and can be rebuilt from the store."""
+
+
+class GalleryUnavailable(MatchingError):
+    """The server that holds an index does not serve now; nothing was done, and may be tried again."""
 
 
 class ParametersUnavailable(MatchingError):

@@ -11,7 +11,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo, Re
 from google.rpc.status_pb2 import Status
 
 from capture.errors import CaptureError, ImageRefused, ModelUnavailable, RecordRefused, TemplateRefused
-from matching.errors import MatchingError
+from matching.errors import GalleryUnavailable, MatchingError
 from rekam.errors import (
     DeadlinePassed,
     InvalidNik,
@@ -54,6 +54,7 @@ STATUS_CODES: dict[type[Exception], tuple[Code.ValueType, str]] = {
     StoreError: (Code.UNAVAILABLE, "STORE_UNAVAILABLE"),
     ModelUnavailable: (Code.FAILED_PRECONDITION, "MODEL_UNAVAILABLE"),
     CaptureError: (Code.INVALID_ARGUMENT, "CAPTURE_FAILED"),
+    GalleryUnavailable: (Code.UNAVAILABLE, "GALLERY_UNAVAILABLE"),
     MatchingError: (Code.INTERNAL, "MATCHING_FAILED"),
     RekamError: (Code.INTERNAL, "INTERNAL"),
 }
