@@ -79,6 +79,13 @@ class ServerProcess:
         self._before = list(before)
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the running process. Raises `Broken` where there is none."""
+        if self._process is None:
+            raise Broken("the server does not run")
+        return self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it listens. Raises `Broken` with its log where it does not."""
         rekam = str(Path(sys.executable).with_name("rekam"))
