@@ -3,8 +3,8 @@
     python -m benchmarks.request_memory [--clients 10]
 
 Clients send requests of 40 MiB, each over a connection of its own, to a `rekam serve` that may hold 96 MiB of
-requests; every one is read and refused, for its image is too large. The growth is of the largest resident memory
-of the server's process, from when it was ready.
+requests; every one is read and refused, for its image is too large. The growth is that of the server's
+resident memory, at its largest, from when it was ready.
 """
 
 import json
