@@ -1,7 +1,7 @@
 """A real Milvus server on this machine, for tests and measurements: `make setup` puts it into `.milvus/`.
 
-One process over a folder, started in about 8 s: the standalone server of the `milvus` package, which needs none
-of its Python dependencies.
+One process over a folder, started in about 8 s: the standalone server of the `milvus` package, which needs
+none of its Python dependencies.
 """
 
 import os
@@ -102,9 +102,7 @@ class MilvusServer:
         if not (self._folder / "bin").exists():  # the server unpacks itself once, not for every folder
             (self._folder / "bin").symlink_to(_UNPACKED)
         etcd = self._folder / "etcd.yaml"
-        etcd.write_text(
-            _ETCD.format(port=self._etcd, peer=self._peer) + f"data-dir: {self._folder}/data/etcd\n"
-        )
+        etcd.write_text(_ETCD.format(port=self._etcd, peer=self._peer, folder=self._folder))
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START, str(self._folder), str(self._port), str(self._etcd)]
             + [f"{name}={value}" for name, value in self._settings.items()],
