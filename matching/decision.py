@@ -9,6 +9,8 @@ The table (columns: is the claimed NIK known; whom do the biometrics match):
     any    uncertain                       REVIEW     held, case opened
     any    modalities disagree             REVIEW     held, case opened
 
+IMPORTED stands beside the table: a record of an older register, enrolled without searching anybody.
+
 What a face may do (the arithmetic is in `docs/decisions/0010-fusion.md`): about one person in a hundred has
 an identical twin, whatever the size of the gallery, so a face never accuses alone. It counts in the sum, but
 a match needs fingers and irises that reach the review threshold without it; nor does it clear anybody whom
@@ -31,11 +33,12 @@ class Decision(StrEnum):
     DUPLICATE = "duplicate"
     COLLISION = "collision"
     REVIEW = "review"
+    IMPORTED = "imported"
 
     @property
     def enrolled(self) -> bool:
         """Whether the encounter enters the gallery as its claimed subject's; otherwise it is held."""
-        return self in (Decision.UNIQUE, Decision.RETURNING)
+        return self in (Decision.UNIQUE, Decision.RETURNING, Decision.IMPORTED)
 
 
 class Reason(StrEnum):
@@ -55,6 +58,7 @@ class Reason(StrEnum):
     MODALITIES_DISAGREE = "modalities_disagree"
     EYES_SWAPPED = "eyes_swapped"
     FACE_ALONE = "face_alone"
+    NOT_SEARCHED = "not_searched"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
@@ -31,6 +31,7 @@ from matching.fingerprint.calibration import fingerprint_calibration
 from rekam.config import Settings
 from rekam.errors import InvalidRequest
 from rekam.exchange import Assessed, Presentation, Presented
+from rekam.metrics import Metrics, Stage
 from rekam.position import Position, modality_of
 
 P = TypeVar("P", FingerPosition, EyePosition)
@@ -109,7 +110,8 @@ def _require_known(embedder: str, calibration: Path) -> None:
 class Capturing:
     """Extracts presented samples on a bounded pool of threads. Thread-safe."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        self._metrics = Metrics() if metrics is None else metrics
         self._default = settings.extractor
         self._fingers = {choice: FingerprintExtractor(choice) for choice in ExtractorChoice}
         self._irises = IrisExtractor()
@@ -121,6 +123,7 @@ class Capturing:
             # What the user set is tried at once.
             self._faces = _Faces(DlibEmbedder() if own is None else OnnxEmbedder(own), self._calibration)
         self._calibrated = _calibrated()
+        self._workers = settings.workers
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="rekam-extract")
 
     def close(self) -> None:
@@ -130,37 +133,49 @@ class Capturing:
     def capture(self, samples: Sequence[Presented], check: Check) -> tuple[Captured, ...]:
         """Decode and extract every sample; raises `InvalidRequest`, which names every faulty one."""
 
-        def one(place: int, presented: Presented) -> Captured:
-            check()
+        def image(place: int, presented: Presented) -> Captured:
             with _at_sample(place):
-                if presented.template is not None:
-                    return self._given(presented, presented.template)
-                return _captured(presented, self._seen(presented, presented.image or b""))
+                return _captured(presented, self._seen(presented, presented.image or b"", check))
 
-        jobs = [self._pool.submit(one, place, presented) for place, presented in enumerate(samples)]
-        captured: list[Captured] = []
-        faults: list[tuple[str, str]] = []
+        captured: dict[int, Captured] = {}
+        faults: dict[int, InvalidRequest] = {}
+        jobs: dict[int, Future[Captured]] = {}
+        pending: set[Future[Captured]] = set()
         try:
-            for job in jobs:
+            for place, presented in enumerate(samples):
+                check()
+                if presented.template is not None:
+                    try:
+                        with _at_sample(place):
+                            captured[place] = self._given(presented, presented.template)
+                    except InvalidRequest as error:
+                        faults[place] = error
+                    continue
+                # No more than the pool has threads at a time: images of others get in between.
+                if len(pending) == self._workers:
+                    pending = wait(pending, return_when=FIRST_COMPLETED).not_done
+                jobs[place] = self._pool.submit(image, place, presented)
+                pending.add(jobs[place])
+            for place, job in jobs.items():
                 try:
-                    captured.append(job.result())
+                    captured[place] = job.result()
                 except InvalidRequest as error:
-                    faults.extend(error.violations)
+                    faults[place] = error
         finally:
-            for job in jobs:
+            for job in jobs.values():
                 job.cancel()
         if faults:
-            raise InvalidRequest(faults)
-        _require_one_of_each([c.position for c in captured])
-        return tuple(captured)
+            raise InvalidRequest([one for place in sorted(faults) for one in faults[place].violations])
+        in_order = tuple(captured[place] for place in range(len(samples)))
+        _require_one_of_each([c.position for c in in_order])
+        return in_order
 
     def assess(self, presented: Presented, check: Check) -> Assessed:
         """Judge one image. Raises `ImageRefused`, and `InvalidRequest` where there is none."""
         if presented.image is None:
             text = "an image is needed: a template has no quality to assess"
             raise InvalidRequest([("sample.image", text)])
-        check()
-        seen = self._pool.submit(self._seen, presented, presented.image).result()
+        seen = self._pool.submit(self._seen, presented, presented.image, check).result()
         template = seen.template
         sendable = _taken(seen.quality, presented)
         return Assessed(
@@ -182,20 +197,22 @@ class Capturing:
                 self._faces = _Faces(DlibEmbedder(), self._calibration)
             return self._faces
 
-    def _seen(self, presented: Presented, image: bytes) -> _Seen:
-        match presented.position:
-            case FingerPosition() as finger:
-                fingerprint = decode_image(image, position=finger, ppi=presented.ppi)
-                print_ = self._fingers[presented.extractor or self._default].extract(fingerprint)
-                return _Seen(fingerprint, print_.template, print_.quality)
-            case EyePosition() as eye:
-                iris = decode_iris_image(image, eye=eye)
-                code = self._irises.extract(iris)
-                return _Seen(iris, code.template, code.quality)
-            case None:
-                portrait = decode_face_image(image)
-                face = self.faces.extractor.extract(portrait)
-                return _Seen(portrait, face.template, face.quality)
+    def _seen(self, presented: Presented, image: bytes, check: Check) -> _Seen:
+        check()
+        with self._metrics.stage(Stage.DECODE):
+            sample = _decoded(presented, image)
+        check()
+        with self._metrics.stage(Stage.EXTRACT):
+            match sample:
+                case Sample():
+                    print_ = self._fingers[presented.extractor or self._default].extract(sample)
+                    return _Seen(sample, print_.template, print_.quality)
+                case IrisSample():
+                    code = self._irises.extract(sample)
+                    return _Seen(sample, code.template, code.quality)
+                case FaceSample():
+                    face = self.faces.extractor.extract(sample)
+                    return _Seen(sample, face.template, face.quality)
 
     def _given(self, presented: Presented, data: bytes) -> Captured:
         """A template that was sent: of a version, a maker and a position that can be taken here."""
@@ -326,6 +343,16 @@ def _taken(quality: Quality, presented: Presented) -> bool:
     if Feedback.SEVERAL_FACES in quality.feedback:
         return False
     return quality.usable or presented.best_effort
+
+
+def _decoded(presented: Presented, image: bytes) -> Sample | IrisSample | FaceSample:
+    match presented.position:
+        case FingerPosition() as finger:
+            return decode_image(image, position=finger, ppi=presented.ppi)
+        case EyePosition() as eye:
+            return decode_iris_image(image, eye=eye)
+        case None:
+            return decode_face_image(image)
 
 
 def _captured(presented: Presented, seen: _Seen) -> Captured:

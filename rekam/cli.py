@@ -1,6 +1,5 @@
 """The command `rekam`: the server, its clients, and the offline tools."""
 
-import logging
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,15 +28,21 @@ from rekam.client import DEFAULT_ADDRESS, Client, SampleFile, file_of, sample, s
 from rekam.config import Settings, load_settings
 from rekam.errors import InvalidRequest, RekamError
 from rekam.faults import say_fault
+from rekam.logs import configure as configure_logs
+from rekam.metrics import Metrics
+from rekam.offline.dedup_command import dedup_command
 from rekam.offline.evaluate_person_command import evaluate_person
 from rekam.offline.evaluate_prints import evaluate_app
 from rekam.offline.evaluate_samples import evaluate_face, evaluate_iris
 from rekam.offline.explain_command import explain
 from rekam.offline.image_records import pack, unpack
+from rekam.offline.import_command import import_command
 from rekam.offline.prints import read_print
 from rekam.offline.records import template_app
-from rekam.server import Server, serve
+from rekam.offline.restore_command import restore_command
+from rekam.server import serve
 from rekam.v1 import (
+    admin_pb2,
     case_pb2,
     enrollment_pb2,
     gallery_pb2,
@@ -61,6 +66,9 @@ evaluate_app.command("face")(evaluate_face)
 evaluate_app.command("person")(evaluate_person)
 app.add_typer(evaluate_app, name="evaluate")
 app.command("explain")(explain)
+app.command("dedup")(dedup_command)
+app.command("import")(import_command)
+app.command("restore")(restore_command)
 record_app = typer.Typer(no_args_is_help=True, help="Images in exchange records and CBEFF files.")
 record_app.command("unpack")(unpack)
 record_app.command("pack")(pack)
@@ -141,8 +149,6 @@ def serve_command(
     workers: Annotated[int | None, typer.Option(help="Threads that extract templates.")] = None,
 ) -> None:
     """Start the server. Every setting can also be given as REKAM_<NAME>; see docs/configuration.md."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = load_settings(
         data_dir=data_dir,
         host=host,
@@ -152,12 +158,8 @@ def serve_command(
         extractor=extractor,
         workers=workers,
     )
-    workflow = _open_workflow(settings)
-    try:
-        serve(settings, workflow, lambda server: _say_started(server, settings, workflow))
-    finally:
-        workflow.close()
-    err.print("stopped", highlight=False)
+    configure_logs(settings.log_format)
+    serve(settings, lambda metrics: _open_workflow(settings, metrics))
 
 
 @app.command("enroll")
@@ -349,6 +351,27 @@ def stats_command(server: Address = DEFAULT_ADDRESS, timeout: Timeout = 30, as_j
     out.print(table)
 
 
+@app.command("backup")
+def backup_command(
+    name: Annotated[str, typer.Argument(help="Name of the new folder in the service's backup_dir.")],
+    server: Address = DEFAULT_ADDRESS,
+    timeout: Timeout = 3600,
+    as_json: AsJson = False,
+) -> None:
+    """Copy all records of a running service into a folder on its disk; enrolment goes on meanwhile."""
+    with _connected(server) as client:
+        response = client.admin.Backup(admin_pb2.BackupRequest(name=name), timeout=timeout)
+    if as_json:
+        _print_json(response)
+        return
+    out.print(
+        f"{response.folder}: {response.subjects} subjects, {response.bytes} bytes, as of change "
+        f"{response.sequence}; manifest SHA-256 {response.manifest_digest.hex()}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 @cases_app.command("list")
 def cases_list(
     all_cases: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
@@ -445,7 +468,7 @@ def version_command() -> None:
     out.print(version("rekam"), highlight=False)
 
 
-def _open_workflow(settings: Settings) -> Workflow:
+def _open_workflow(settings: Settings, metrics: Metrics) -> Workflow:
     """Open store and index; a rebuild shows a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
@@ -454,17 +477,7 @@ def _open_workflow(settings: Settings) -> Workflow:
         def progress(done: int, of: int) -> None:
             bar.update(task, completed=done, total=of, description="indexing what the store has new")
 
-        return Workflow(settings, progress)
-
-
-def _say_started(server: Server, settings: Settings, workflow: Workflow) -> None:
-    counts, _, _ = workflow.stats()
-    err.print(
-        f"Rekam {version('rekam')} listens on {server.address}; {counts.subjects} subjects and "
-        f"{counts.open_cases} open cases in {settings.data_dir}",
-        highlight=False,
-        soft_wrap=True,
-    )
+        return Workflow(settings, progress, metrics)
 
 
 @contextmanager

@@ -1,15 +1,17 @@
-"""The gRPC client behind the command line and the demo: one channel, five services, encounter folders."""
+"""The gRPC client behind the command line and the demo: one channel, six services, encounter folders."""
 
+import random
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import grpc
-from google.rpc.error_details_pb2 import BadRequest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from grpc_status import rpc_status
 
 from capture.errors import RecordRefused
@@ -23,6 +25,7 @@ from capture.sample import EyePosition, FingerPosition, Modality
 from rekam.errors import InvalidRequest
 from rekam.position import Position, modality_of
 from rekam.v1 import types_pb2
+from rekam.v1.admin_pb2_grpc import AdminServiceStub
 from rekam.v1.case_pb2_grpc import CaseServiceStub
 from rekam.v1.enrollment_pb2_grpc import EnrollmentServiceStub
 from rekam.v1.gallery_pb2_grpc import GalleryServiceStub
@@ -43,13 +46,74 @@ _POSITIONS: dict[str, Position] = {
     "portrait": None,
 }
 _MAGIC_BYTES = 4
+_SPREAD = 1.5
+
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class _Within(grpc.ClientCallDetails):
+    """The details of a call, with another timeout."""
+
+    def __init__(self, details: grpc.ClientCallDetails, timeout: float | None) -> None:
+        self.method = details.method
+        self.timeout = timeout
+        self.metadata = details.metadata
+        self.credentials = details.credentials
+        self.wait_for_ready = details.wait_for_ready
+        self.compression = details.compression
+
+
+class _Patience(grpc.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in its stubs only
+    """Sends a call again when the server says so, after the time it says, while its timeout lasts.
+
+    Nothing was done for a call that is refused so, and what records something has a request id.
+    """
+
+    def intercept_unary_unary(
+        self,
+        continuation: "Callable[[grpc.ClientCallDetails, Q], grpc.CallFuture[A]]",
+        client_call_details: grpc.ClientCallDetails,
+        request: Q,
+    ) -> "grpc.CallFuture[A]":
+        """The first answer that is not such a refusal, or the last before the timeout."""
+        timeout = client_call_details.timeout
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if end is None else max(end - time.monotonic(), 0)
+            call = continuation(_Within(client_call_details, left), request)
+            advised = _advised_delay(call)
+            if advised is None:
+                return call
+            # Those who were refused together do not come again together.
+            pause = advised * random.uniform(1, _SPREAD)
+            if end is not None and time.monotonic() + pause >= end:
+                return call
+            time.sleep(pause)
+
+
+def _advised_delay(call: grpc.Call) -> float | None:
+    """Seconds after which the server asks for the call again; None where it does not."""
+    if call.code() not in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
+        return None
+    status = rpc_status.from_call(call)
+    for detail in () if status is None else status.details:
+        advice = RetryInfo()
+        if detail.Unpack(advice):
+            return advice.retry_delay.ToTimedelta().total_seconds()
+    return None
 
 
 class Client:
-    """A channel to a Rekam server, with a stub for each service. Thread-safe; close it when done."""
+    """A channel to a Rekam server, with a stub for each service. Thread-safe; close it when done.
 
-    def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
-        self._channel = grpc.insecure_channel(
+    A call that the server refuses for now (loading, too much to do) is sent again while its timeout lasts,
+    unless not `patient`.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, patient: bool = True) -> None:
+        channel = grpc.insecure_channel(
             address,
             options=[
                 ("grpc.max_receive_message_length", 2 * _LARGEST_MESSAGE),  # a case shows two encounters
@@ -60,11 +124,15 @@ class Client:
                 ("grpc.max_reconnect_backoff_ms", 2_000),
             ],
         )
+        self._channel = channel
+        if patient:
+            self._channel = grpc.intercept_channel(channel, _Patience())
         self.enrollment = EnrollmentServiceStub(self._channel)
         self.identification = IdentificationServiceStub(self._channel)
         self.cases = CaseServiceStub(self._channel)
         self.quality = QualityServiceStub(self._channel)
         self.gallery = GalleryServiceStub(self._channel)
+        self.admin = AdminServiceStub(self._channel)
 
     def wait(self, seconds: float) -> bool:
         """Wait until the server answers; whether it did."""

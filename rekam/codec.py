@@ -19,6 +19,7 @@ from capture.fingerprint.template import ExtractorChoice
 from capture.quality import Feedback, Quality
 from capture.sample import EyePosition, FingerPosition, Modality
 from matching.encounter import Arrangement, EncounterComparison
+from rekam.backup import BackedUp
 from rekam.errors import InvalidRequest
 from rekam.exchange import (
     Assessed,
@@ -49,6 +50,7 @@ from rekam.store import (
     SubjectRecord,
 )
 from rekam.v1 import (
+    admin_pb2,
     case_pb2,
     enrollment_pb2,
     gallery_pb2,
@@ -556,6 +558,17 @@ def write_stats(counts: Counts, last_change: int, watermark: int, version: str) 
         version=version,
         irises=counts.samples[Modality.IRIS],
         faces=counts.samples[Modality.FACE],
+    )
+
+
+def write_backed_up(made: BackedUp) -> admin_pb2.BackupResponse:
+    """A finished backup."""
+    return admin_pb2.BackupResponse(
+        folder=str(made.folder),
+        bytes=made.size,
+        sequence=made.sequence,
+        subjects=made.subjects,
+        manifest_digest=made.manifest_digest,
     )
 
 

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
+from rekam.capturing import Check
 from rekam.errors import ShuttingDown
+from rekam.metrics import Metrics
 from rekam.store import Store, Transaction
 
 T = TypeVar("T")
@@ -21,8 +23,9 @@ log = logging.getLogger(__name__)
 class _Job(Generic[T]):
     """Work that waits for the writer, and the caller that waits for it."""
 
-    def __init__(self, work: Callable[[Transaction], T]) -> None:
+    def __init__(self, work: Callable[[Transaction], T], check: Check | None) -> None:
         self.work = work
+        self.check = check
         self.future: Future[T] = Future()
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -30,6 +33,8 @@ class _Job(Generic[T]):
     def run(self, transaction: Transaction) -> None:
         """Do the work in a savepoint of its own: its failure undoes nothing of the others."""
         try:
+            if self.check is not None:
+                self.check()
             with transaction.savepoint():
                 self.result = self.work(transaction)
         except Exception as error:
@@ -50,8 +55,15 @@ class GroupCommit:
     waits for nobody. Thread-safe.
     """
 
-    def __init__(self, store: Store, committed: Callable[[], None], largest_group: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        committed: Callable[[], None],
+        largest_group: int,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._store = store
+        self._metrics = Metrics() if metrics is None else metrics
         self._committed = committed
         self._largest_group = largest_group
         self._waiting: deque[_Job[object]] = deque()
@@ -60,13 +72,13 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._write, name="rekam-commit")
         self._thread.start()
 
-    def submit(self, work: Callable[[Transaction], T]) -> T:
+    def submit(self, work: Callable[[Transaction], T], check: Check | None = None) -> T:
         """Run `work` and return its result once it is durable and `committed` was called.
 
-        Raises what `work` raised, `StoreFull` or `StoreDamaged` where nothing could be written, and
-        `ShuttingDown` after `close`.
+        Raises what `work` raised, what `check` raised just before it, `StoreFull` or `StoreDamaged` where
+        nothing could be written, and `ShuttingDown` after `close`.
         """
-        job = _Job(work)
+        job = _Job(work, check)
         with self._wake:
             if self._closed:
                 raise ShuttingDown("the service is shutting down")
@@ -83,12 +95,13 @@ class GroupCommit:
 
     def _write(self) -> None:
         while group := self._next_group():
+            self._metrics.commit_group.observe(len(group))
             try:
                 with self._store.transaction() as transaction:
                     for job in group:
                         job.run(transaction)
             except Exception as error:  # the commit itself failed: nothing of the group is durable
-                log.error("a commit of %d records failed: %s", len(group), error)
+                log.error("a commit of %d records failed", len(group), exc_info=error)
                 for job in group:
                     job.error = job.error or error
             try:

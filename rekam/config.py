@@ -5,6 +5,7 @@ import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -36,6 +37,17 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         default=Path("rekam-data"),
         description="Folder of the database and the search index. Only one process may use it at a time.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        repr=False,  # a password may be in it
+        description="PostgreSQL database of the records, as postgresql://USER:PASSWORD@HOST/DATABASE; "
+        "SQLite in the data folder where not set.",
+    )
+    backup_dir: Path | None = Field(
+        default=None,
+        description="Folder in which `rekam backup` makes the backups of the running service, "
+        "on its own disk; none are made where not set.",
     )
     host: str = Field(
         default="127.0.0.1",
@@ -190,6 +202,21 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        try:
+            parts = urlsplit(value)
+            whole = parts.scheme in ("postgresql", "postgresql+psycopg") and len(parts.path) > 1
+            _ = parts.port  # a wrong one is refused here
+        except ValueError:
+            whole = False
+        if not whole:
+            raise ValueError("is no URL of the form postgresql://USER:PASSWORD@HOST/DATABASE")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,4 +1,4 @@
-"""The tables of `rekam.sqlite`. A change here needs a revision in `migrations/versions`.
+"""The tables, in SQLite and PostgreSQL. A change here needs a revision in `migrations/versions`.
 
 subject ──< encounter ──< sample ── sample_image
    │            └──────< missing_sample
@@ -24,6 +24,11 @@ from sqlalchemy import (
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# Only an INTEGER of SQLite numbers rows; it has 64 bits there.
+Number = BigInteger().with_variant(Integer(), "sqlite")
+# Compared byte by byte, as SQLite does: a new library of the system must not reorder an index of NIKs.
+Words = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 class Moment(TypeDecorator[datetime]):
@@ -62,9 +67,9 @@ metadata = MetaData(
 subject = Table(
     "subject",
     metadata,
-    Column("key", Integer, primary_key=True),
-    Column("subject_id", Text, nullable=False, unique=True),
-    Column("nik", Text, nullable=False, unique=True),
+    Column("key", Number, primary_key=True),
+    Column("subject_id", Words, nullable=False, unique=True),
+    Column("nik", Words, nullable=False, unique=True),
     Column("created_at", Moment, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -72,26 +77,26 @@ subject = Table(
 tombstone = Table(
     "tombstone",
     metadata,
-    Column("key", Integer, primary_key=True, autoincrement=False),
-    Column("subject_id", Text, nullable=False, unique=True),
-    Column("nik", Text, nullable=False),
-    Column("encounter_ids", Text, nullable=False),
+    Column("key", Number, primary_key=True, autoincrement=False),
+    Column("subject_id", Words, nullable=False, unique=True),
+    Column("nik", Words, nullable=False),
+    Column("encounter_ids", Words, nullable=False),
     Column("deleted_at", Moment, nullable=False),
-    Column("operator", Text, nullable=False),
-    Column("comment", Text, nullable=False),
+    Column("operator", Words, nullable=False),
+    Column("comment", Words, nullable=False),
 )
 
 encounter = Table(
     "encounter",
     metadata,
-    Column("seq", Integer, primary_key=True),
-    Column("encounter_id", Text, nullable=False, unique=True),
-    Column("subject_key", Integer, ForeignKey("subject.key"), index=True),
-    Column("nik", Text, nullable=False),
-    Column("decision", Text, nullable=False),
-    Column("reasons", Text, nullable=False),
-    Column("state", Text, nullable=False, index=True),
-    Column("request_id", Text, nullable=False),
+    Column("seq", Number, primary_key=True),
+    Column("encounter_id", Words, nullable=False, unique=True),
+    Column("subject_key", Number, ForeignKey("subject.key"), index=True),
+    Column("nik", Words, nullable=False),
+    Column("decision", Words, nullable=False),
+    Column("reasons", Words, nullable=False),
+    Column("state", Words, nullable=False, index=True),
+    Column("request_id", Words, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("evidence", LargeBinary, nullable=False),
     CheckConstraint("(state = 'enrolled') = (subject_key IS NOT NULL)", name="enrolled_has_subject"),
@@ -105,17 +110,17 @@ sample = Table(
     metadata,
     Column(
         "encounter_seq",
-        Integer,
+        Number,
         ForeignKey("encounter.seq", ondelete="CASCADE"),
         primary_key=True,
         autoincrement=False,
     ),
     Column("ordinal", Integer, primary_key=True, autoincrement=False),
-    Column("modality", Text, nullable=False, index=True),  # counted without reading templates
+    Column("modality", Words, nullable=False, index=True),  # counted without reading templates
     Column("position", Integer, nullable=False),
     Column("quality", Integer, nullable=False),
     Column("template", LargeBinary, nullable=False),
-    Column("image_format", Text),
+    Column("image_format", Words),
     CheckConstraint(
         "(modality = 'fingerprint' AND position BETWEEN 0 AND 10) "
         "OR (modality = 'iris' AND position BETWEEN 0 AND 2) "
@@ -128,7 +133,7 @@ sample = Table(
 sample_image = Table(
     "sample_image",
     metadata,
-    Column("encounter_seq", Integer, primary_key=True, autoincrement=False),
+    Column("encounter_seq", Number, primary_key=True, autoincrement=False),
     Column("ordinal", Integer, primary_key=True, autoincrement=False),
     Column("image", LargeBinary, nullable=False),
     ForeignKeyConstraint(
@@ -141,14 +146,14 @@ missing_sample = Table(
     metadata,
     Column(
         "encounter_seq",
-        Integer,
+        Number,
         ForeignKey("encounter.seq", ondelete="CASCADE"),
         primary_key=True,
         autoincrement=False,
     ),
-    Column("modality", Text, primary_key=True),
+    Column("modality", Words, primary_key=True),
     Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", Words, nullable=False),
     CheckConstraint(
         "(modality = 'fingerprint' AND position BETWEEN 1 AND 10) "
         "OR (modality = 'iris' AND position BETWEEN 1 AND 2) "
@@ -160,18 +165,18 @@ missing_sample = Table(
 cases = Table(
     "cases",
     metadata,
-    Column("number", Integer, primary_key=True),
-    Column("case_id", Text, nullable=False, unique=True),
-    Column("encounter_id", Text, nullable=False, unique=True),
-    Column("nik", Text, nullable=False),
-    Column("decision", Text, nullable=False),
-    Column("state", Text, nullable=False),
+    Column("number", Number, primary_key=True),
+    Column("case_id", Words, nullable=False, unique=True),
+    Column("encounter_id", Words, nullable=False, unique=True),
+    Column("nik", Words, nullable=False),
+    Column("decision", Words, nullable=False),
+    Column("state", Words, nullable=False),
     Column("opened_at", Moment, nullable=False),
-    Column("resolution", Text),
-    Column("operator", Text),
-    Column("comment", Text),
+    Column("resolution", Words),
+    Column("operator", Words),
+    Column("comment", Words),
     Column("resolved_at", Moment),
-    Column("subject_id", Text),
+    Column("subject_id", Words),
     Index("ix_cases_state_number", "state", "number"),
     CheckConstraint("(state = 'resolved') = (resolution IS NOT NULL)", name="resolved_has_resolution"),
     sqlite_autoincrement=True,
@@ -180,8 +185,8 @@ cases = Table(
 request = Table(
     "request",
     metadata,
-    Column("request_id", Text, primary_key=True),
-    Column("method", Text, nullable=False),
+    Column("request_id", Words, primary_key=True),
+    Column("method", Words, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("response", LargeBinary, nullable=False),
 )
@@ -189,9 +194,9 @@ request = Table(
 change = Table(
     "change",
     metadata,
-    Column("seq", Integer, primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("encounter_seq", Integer, nullable=False),
-    Column("subject_key", Integer),
+    Column("seq", Number, primary_key=True),
+    Column("kind", Words, nullable=False),
+    Column("encounter_seq", Number, nullable=False),
+    Column("subject_key", Number),
     sqlite_autoincrement=True,
 )

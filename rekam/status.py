@@ -59,6 +59,13 @@ STATUS_CODES: dict[type[Exception], tuple[Code.ValueType, str]] = {
 }
 
 
+def code_and_reason(error: Exception) -> tuple[str, str]:
+    """Name of the gRPC code of an error, and its stable reason."""
+    known = next((kind for kind in type(error).__mro__ if kind in STATUS_CODES), None)
+    code, reason = (Code.INTERNAL, "INTERNAL") if known is None else STATUS_CODES[known]
+    return Code.Name(code), reason
+
+
 def status_of(error: Exception) -> Status:
     """The gRPC status of an error, with details: reason, fields at fault, resource, retry advice.
 

@@ -1,9 +1,8 @@
-"""Records in SQLite: the truth from which every search index is derived.
+"""Records: the truth from which every search index is derived.
 
-One process owns a data folder (a lock file says whose it is). Writing: `with store.transaction() as t`, one
-at a time, durable when the block ends (WAL, synchronous=FULL: the commit returns after fdatasync). Reading:
-from any thread at any time, each call sees one consistent state. `secure_delete` and a truncating checkpoint
-after every erasure take deleted biometrics out of the files, not only out of the tables.
+They lie in SQLite, in the data folder, or in PostgreSQL (`rekam.database`). One process owns a data folder (a
+lock file says whose it is) and the database. Writing: `with store.transaction() as t`, one at a time, durable
+when the block ends. Reading: from any thread at any time, each call sees one consistent state.
 
 The change log is what indexes follow: `add` when an encounter becomes searchable (enrolled or held), `remove`
 when it stops being so, both, in this order, when it changes subject. An index's watermark is the number of
@@ -13,9 +12,7 @@ the last change it applied.
 import errno
 import fcntl
 import json
-import logging
 import os
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -26,42 +23,32 @@ from threading import Lock
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
-    URL,
     Connection,
     Delete,
-    Engine,
     Row,
     Select,
     Table,
     Update,
-    create_engine,
     delete,
-    event,
     func,
     insert,
     null,
     select,
     update,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import IntegrityError
 
 from capture.sample import EyePosition, FingerPosition, Modality
 from matching.decision import Decision, Reason
+from rekam.database import Database, faults, migrate
 from rekam.errors import (
     NotFound,
     RekamError,
     RequestConflict,
-    StoreDamaged,
     StoreError,
     StoreFull,
     StoreLocked,
-    StoreNewer,
     WrongState,
 )
 from rekam.position import Position, modality_of
@@ -76,14 +63,11 @@ from rekam.schema import (
     subject,
     tombstone,
 )
+from rekam.sqlite import Sqlite
 
 DATABASE = "rekam.sqlite"
 LOCK = "rekam.lock"
 _PAGE = 500
-_BUSY_MS = 10_000
-_WAL_LIMIT_BYTES = 64 * 2**20
-_ERASE_WAIT_MS = 1_000
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
@@ -254,8 +238,9 @@ class Counts:
 class Reader:
     """Reads of one consistent state, over one connection of one thread."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, database: Database) -> None:
         self._connection = connection
+        self._database = database
 
     def encounter(self, encounter_id: str, *, images: bool = False) -> EncounterRecord | None:
         """The encounter, or None. Images are read only when asked for; `image_format` tells of one anyway."""
@@ -375,11 +360,12 @@ class Reader:
             select(sample.c.modality, func.count()).group_by(sample.c.modality)
         ):
             samples[Modality(modality)] = number
-        path = Path(self._connection.engine.url.database or "")
-        database_bytes = sum(
-            p.stat().st_size for p in (path, path.with_name(path.name + "-wal")) if p.exists()
-        )
-        return Counts(subjects, states, open_cases, samples, database_bytes)
+        return Counts(subjects, states, open_cases, samples, self.database_bytes())
+
+    def database_bytes(self) -> int:
+        """Size of the database on the disk."""
+        with self._guard():
+            return self._database.size(self._connection)
 
     def _encounter(self, statement: Select[*tuple[object, ...]], images: bool) -> EncounterRecord | None:
         row = _first(self._rows(statement))
@@ -442,14 +428,17 @@ class Reader:
             return self._connection.execute(statement).all()
 
     def _guard(self) -> AbstractContextManager[None]:
-        return _faults()
+        return faults(self._database)
 
 
 class Transaction(Reader):
-    """Writes, and reads that see them; all or nothing, except what a failed `savepoint` block undoes."""
+    """Writes, and reads that see them; all or nothing, except what a failed `savepoint` block undoes.
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)
+    After a refused write the block it was refused in, or the transaction, has to end.
+    """
+
+    def __init__(self, connection: Connection, database: Database) -> None:
+        super().__init__(connection, database)
         self._fault: StoreError | None = None
         self._depth = 0
         self.erased = False
@@ -478,11 +467,12 @@ class Transaction(Reader):
 
     def add_subject(self, subject_id: str, nik: str, created_at: datetime) -> int:
         """A new subject; its key. Raises `WrongState` where a live subject has the NIK or the id."""
-        return self._insert(
+        [key] = self._insert(
             subject,
             {"subject_id": subject_id, "nik": nik, "created_at": created_at},
             lambda: WrongState("a subject with this NIK or id exists already"),
         )
+        return key
 
     def add_encounter(
         self,
@@ -504,7 +494,7 @@ class Transaction(Reader):
         `subject_key` is set exactly where `state` is ENROLLED. Raises `WrongState` where the id exists, the
         subject does not, or the two disagree.
         """
-        seq = self._insert(
+        [seq] = self._insert(
             encounter,
             {
                 "encounter_id": encounter_id,
@@ -706,10 +696,10 @@ class Transaction(Reader):
 
     def _insert(
         self, table: Table, row: Mapping[str, object], conflict: Callable[[], RekamError] | None = None
-    ) -> int:
-        """Insert one row; its number. Values as parameters spare SQLAlchemy most of its work."""
+    ) -> Sequence[int]:
+        """Insert one row; its key, as one number. Values as parameters spare SQLAlchemy most of its work."""
         with self._guard(), _refused(conflict):
-            return self._connection.execute(insert(table), row).lastrowid
+            return self._connection.execute(insert(table), row).inserted_primary_key or ()
 
     def _insert_many(self, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
         if rows:
@@ -732,7 +722,7 @@ class Transaction(Reader):
         if self._fault is not None:
             raise self._fault
         try:
-            with _faults():
+            with faults(self._database):
                 yield
         except StoreError as fault:
             self._fault = fault
@@ -741,8 +731,7 @@ class Transaction(Reader):
     def commit(self) -> None:
         """Make everything durable; `Store.transaction` calls this."""
         with self._guard():
-            # SQLite rolls back by itself on some faults: a commit would then acknowledge nothing.
-            if not _driver(self._connection).in_transaction:
+            if not self._database.can_commit(self._connection):
                 raise StoreError("the transaction was rolled back by the database")
             self._connection.commit()
 
@@ -754,12 +743,12 @@ class Searchable:
     being emptied.
     """
 
-    def __init__(self, engine: Engine, after_seq: int, limit: int | None) -> None:
+    def __init__(self, database: Database, after_seq: int, limit: int | None) -> None:
         self._after = after_seq
         self._limit = limit
-        with _faults():
-            self._connection = engine.connect()
-            self._reader = Reader(self._connection)
+        with faults(database):
+            self._connection = database.reading.connect()
+            self._reader = Reader(self._connection, database)
             self.watermark = self._reader.last_change()
 
     def __iter__(self) -> Iterator[SearchableEncounter]:
@@ -791,21 +780,20 @@ class Searchable:
 class Store:
     """The records of one data folder, owned by this process until `close`. Safe to use from any thread."""
 
-    def __init__(self, folder: Path, lock: int, engine: Engine) -> None:
+    def __init__(self, folder: Path, lock: int, database: Database) -> None:
         self.folder = folder
         self._lock = lock
-        self._engine = engine
-        self._writer = engine.execution_options(immediate=True)
+        self._database = database
         self._writing = Lock()
         self._unerased = False
         self._open = True
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open the data folder, created where missing, and bring its database up to date.
+    def open(cls, folder: Path, database_url: str | None = None) -> Self:
+        """Open the data folder and bring the database up to date: SQLite in it, else PostgreSQL at the URL.
 
-        Raises `StoreLocked`, `StoreNewer`, `StoreDamaged`, `StoreFull`, or `StoreError` where the folder
-        cannot be used. Cost: 0.1 s and a migration where one is due.
+        Raises `StoreLocked`, `StoreNewer`, `StoreDamaged`, `StoreFull`, `StoreDisconnected`, or `StoreError`
+        where the folder cannot be used. Cost: 0.1 s and a migration where one is due.
         """
         # 1. Only this process and this user come near the biometrics.
         try:
@@ -815,30 +803,31 @@ class Store:
         except OSError as error:
             raise _unusable(folder, error) from error
         try:
-            os.close(os.open(folder / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
+            database = _database(folder, database_url)
             # 2. The entries of a new folder are as durable as what will lie in it.
             for path in (folder, *(path.parent for path in new)):
                 _fsync_directory(path)
             # 3. The schema is brought to this version in one transaction.
-            engine = _engine(folder / DATABASE)
-            with _faults():
-                _migrate(engine)
+            try:
+                migrate(database)
+            except BaseException:
+                database.close()
+                raise
         except OSError as error:
             os.close(lock)
             raise _unusable(folder, error) from error
         except BaseException:
             os.close(lock)
             raise
-        return cls(folder, lock, engine)
+        return cls(folder, lock, database)
 
     def close(self) -> None:
-        """Wait for the transaction under way, empty the write-ahead log, let the folder go."""
+        """Wait for the transaction under way, let the database and the folder go."""
         with self._writing:
             if not self._open:
                 return
             self._open = False
-            self._checkpoint()
-            self._engine.dispose()
+            self._database.close()
             os.close(self._lock)
 
     def __enter__(self) -> Self:
@@ -857,38 +846,41 @@ class Store:
         """
         with self._writing:
             self._check_open()
-            with _faults(), self._writer.connect() as connection:
-                t = Transaction(connection)
+            with faults(self._database), self._database.writing.connect() as connection:
+                t = Transaction(connection, self._database)
                 with connection.begin():
                     yield t
                     t.commit()
             self._unerased |= t.erased
             if self._unerased:
-                self._checkpoint()
+                # What was committed stays committed; where its remains cannot go yet, they do after the next.
+                self._unerased = not self._database.erase()
 
     def compact(self) -> None:
-        """Write the database anew, without gaps.
+        """Take away what transactions that erased could not; see the database for what that is.
 
-        Every transaction that erases overwrites what it deletes, at once. Deleting many can make SQLite merge
-        pages, and copies of rows may stay in their gaps: after this, none do. Writers wait meanwhile, about
-        2 s for 10,000 people, and the disk needs room for a second copy.
+        SQLite overwrites what it deletes, at once, but deleting many can make it merge pages, and copies of
+        rows may stay in their gaps: the file is written anew. PostgreSQL is vacuumed.
         """
         with self._writing:
             self._check_open()
-            with _faults():
-                connection = self._engine.raw_connection()
-                try:
-                    connection.cursor().execute("VACUUM")
-                finally:
-                    connection.close()
-            self._checkpoint()
+            self._database.compact()
+
+    def copy_to(self, file: Path, check: Callable[[], None]) -> None:
+        """Write a consistent copy of the database into a new file; nobody waits.
+
+        Everything committed before the call is in it. `check` is called now and then and may raise. Raises
+        `WrongState` where the database has its own tools for this, and `StoreError`.
+        """
+        self._check_open()
+        self._database.copy_to(file, check)
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
         """Several reads of one consistent state."""
         self._check_open()
-        with _faults(), self._engine.connect() as connection:
-            yield Reader(connection)
+        with faults(self._database), self._database.reading.connect() as connection:
+            yield Reader(connection, self._database)
 
     def encounter(self, encounter_id: str, *, images: bool = False) -> EncounterRecord | None:
         """See `Reader.encounter`."""
@@ -963,7 +955,7 @@ class Store:
     def searchable(self, after_seq: int = 0, limit: int | None = None) -> Searchable:
         """Enrolled and held encounters by rising number, in one snapshot that knows its watermark."""
         self._check_open()
-        return Searchable(self._engine, after_seq, limit)
+        return Searchable(self._database, after_seq, limit)
 
     def counts(self) -> Counts:
         """See `Reader.counts`."""
@@ -973,27 +965,6 @@ class Store:
     def _check_open(self) -> None:
         if not self._open:
             raise StoreError(f"the store in {self.folder} is closed")
-
-    def _checkpoint(self) -> None:
-        """Move the log into the database and empty it, so that what was erased is in neither.
-
-        Waits a second for readers of older states; where they take longer the next transaction tries again.
-        """
-        try:
-            connection = self._engine.raw_connection()
-            try:
-                cursor = connection.cursor()
-                cursor.execute(f"PRAGMA busy_timeout={_ERASE_WAIT_MS}")
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                [busy, *_] = cursor.fetchone() or [1]
-                cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-                self._unerased = bool(busy)
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            # What was committed stays committed; only its erasure from the log waits.
-            self._unerased = True
-            _log.warning("the write-ahead log could not be emptied: %s", error)
 
 
 _ENCOUNTERS = select(encounter, subject.c.subject_id).select_from(encounter.outerjoin(subject))
@@ -1030,48 +1001,24 @@ def _first(rows: Iterable[_T]) -> _T | None:
     return next(iter(rows), None)
 
 
-def _driver(connection: Connection) -> sqlite3.Connection:
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, sqlite3.Connection):
-        raise TypeError(f"the store needs sqlite3, not {type(driver)}")
-    return driver
-
-
 @contextmanager
 def _refused(conflict: Callable[[], RekamError] | None) -> Iterator[None]:
     try:
         yield
-    except IntegrityError as error:
+    except IntegrityError:
         if conflict is None:
             raise
-        raise conflict() from error
+        raise conflict() from None  # its own text may quote the row, with the NIK
 
 
-@contextmanager
-def _faults() -> Iterator[None]:
-    """Wrap faults of the database as `StoreError`."""
+def _database(folder: Path, url: str | None) -> Database:
+    if not url:
+        return Sqlite(folder / DATABASE)
     try:
-        yield
-    except DBAPIError as error:
-        raise _fault(error.orig) from error
-    except sqlite3.Error as error:
-        raise _fault(error) from error
-
-
-def _fault(error: BaseException | None) -> StoreError:
-    if isinstance(error, OSError):
-        kind = (
-            StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS) else StoreError
-        )
-        return kind(f"the data folder cannot be used: {error}")
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY:
-            return StoreFull(f"the disk is full, read-only or fails: {error}")
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return StoreDamaged(f"the database is damaged, restore a backup: {error}")
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return StoreLocked(f"another program holds the database: {error}")
-    return StoreError(f"the database failed: {error}")
+        from rekam.postgres import Postgres  # its driver is an extra
+    except ImportError as error:
+        raise StoreError("PostgreSQL needs its driver: pip install 'rekam[postgres]'") from error
+    return Postgres(url)
 
 
 def _unusable(folder: Path, error: OSError) -> StoreError:
@@ -1100,57 +1047,3 @@ def _fsync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _engine(database: Path) -> Engine:
-    engine = create_engine(
-        URL.create("sqlite", database=str(database)),
-        pool_size=8,
-        max_overflow=-1,  # readers never wait for a connection
-        hide_parameters=True,  # no NIK and no template in an error's text
-    )
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, entry: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
-        for pragma in (
-            f"busy_timeout={_BUSY_MS}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "secure_delete=ON",
-            "temp_store=MEMORY",  # no copy of a page in a temporary file
-            "trusted_schema=OFF",
-            f"journal_size_limit={_WAL_LIMIT_BYTES}",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    return engine
-
-
-def _migrate(engine: Engine) -> None:
-    config = Config()
-    config.set_main_option("script_location", "rekam:migrations")
-    scripts = ScriptDirectory.from_config(config)
-    with engine.connect().execution_options(immediate=True) as connection:
-        # A table is altered by rebuilding it: its rows' dependants must not be deleted meanwhile.
-        _driver(connection).execute("PRAGMA foreign_keys=OFF")
-        with connection.begin():
-            current = MigrationContext.configure(connection).get_current_revision()
-            if current is not None and current not in {
-                script.revision for script in scripts.walk_revisions()
-            }:
-                raise StoreNewer(
-                    f"the database has schema {current}, which this Rekam does not know: update it"
-                )
-            if current != scripts.get_current_head():
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-                if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
-                    raise StoreDamaged("the migrated database refers to rows that do not exist")
-        _driver(connection).execute("PRAGMA foreign_keys=ON")

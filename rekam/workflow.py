@@ -6,12 +6,13 @@ The way of an encounter, in `Workflow._record`: capture -> recapture? -> finger 
 
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -33,6 +34,8 @@ from matching.encounter import (
 )
 from matching.errors import NotCalibrated
 from matching.gallery import Gallery
+from rekam.admission import Gate, calls_at_once
+from rekam.backup import BackedUp, Backups
 from rekam.capturing import Captured, Capturing, Check, form_of, require_complete
 from rekam.commits import GroupCommit
 from rekam.config import Settings
@@ -54,6 +57,7 @@ from rekam.exchange import (
     Verified,
 )
 from rekam.index import Index, Progress, label_of
+from rekam.metrics import Metrics, Sizes, Stage
 from rekam.nik import NikWarning, parse_nik
 from rekam.position import Position
 from rekam.recorded import EVIDENCE, missing_records, recorded, sample_record, stored_sample
@@ -94,6 +98,25 @@ class Whose(Protocol):
         """NIK and subject, as the reader sees them now."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Request(Generic[T]):
+    """What a request id was given for, and how its answer is written."""
+
+    request_id: str
+    method: str
+    digest: bytes
+    adapter: TypeAdapter[T]
+
+    def answered(self, reader: Reader) -> T | None:
+        """The answer it got before. Raises `RequestConflict` where the id was used for something else."""
+        before = reader.request(self.request_id)
+        if before is None:
+            return None
+        if (before.method, before.digest) != (self.method, self.digest):
+            raise RequestConflict(self.request_id)
+        return self.adapter.validate_json(before.response)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Searched:
     """An encounter that was captured and searched; `at` is the watermark of the index it was searched in."""
@@ -111,15 +134,20 @@ class Workflow:
     match) are returned. Nothing is returned as recorded before it is durable and searchable.
     """
 
-    def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
+    def __init__(
+        self, settings: Settings, progress: Progress | None = None, metrics: Metrics | None = None
+    ) -> None:
         self._settings = settings
-        self._capturing = Capturing(settings)
+        self._metrics = Metrics() if metrics is None else metrics
+        self._capturing = Capturing(settings, self._metrics)
+        self._computing = Gate(calls_at_once(settings.workers))
         _warm_up()
-        self._store = Store.open(settings.data_dir)
+        self._store = Store.open(settings.data_dir, settings.database_url)
         self._index = Index(self._store, settings.face_embedder_calibration, progress)
+        self._backups = Backups(self._store, settings.backup_dir)
         self._running: dict[str, tuple[str, bytes, Future[object]]] = {}
         self._running_lock = threading.Lock()
-        self._commits = GroupCommit(self._store, self._index.follow, settings.max_batch)
+        self._commits = GroupCommit(self._store, self._index.follow, settings.max_batch, self._metrics)
 
     def close(self) -> None:
         """Finish what was accepted, save the index, release the store; what was erased leaves the disk."""
@@ -166,32 +194,63 @@ class Workflow:
             require_complete(presentation, [s.position for s in presentation.samples], required)
             with self._store.read() as reader:
                 whose(reader)
-            captured = self._capturing.capture(presentation.samples, check)
-            # Once more: templates may tell positions that the samples did not.
-            require_complete(presentation, [c.position for c in captured], required)
-            if poor := tuple(_poor(c) for c in captured if c.refused):
-                return Recapture(poor)
-            form = form_of([c.template for c in captured])
-            twice = [_twice(a, b) for a, b, _ in same_finger_twice(form)]
-            twice += [_twice(a, b) for a, b, _ in same_eye_twice(form)]
-            if twice:
-                return Recapture(tuple(twice))
-            check()
-            watermark = self._index.gallery.watermark
-            compared = {match.key: match.comparison for match in self._index.gallery.search(form)}
-            searched = _Searched(captured, form, compared, watermark)
-            check()
-            return self._commits.submit(settle(searched))
+            with self._turn(check):
+                captured = self._captured(presentation.samples, check)
+                # Once more: templates may tell positions that the samples did not.
+                require_complete(presentation, [c.position for c in captured], required)
+                if poor := tuple(_poor(c) for c in captured if c.refused):
+                    return self._recapture(poor)
+                form = form_of([c.template for c in captured])
+                twice = [_twice(a, b) for a, b, _ in same_finger_twice(form)]
+                twice += [_twice(a, b) for a, b, _ in same_eye_twice(form)]
+                if twice:
+                    return self._recapture(tuple(twice))
+                check()
+                watermark = self._index.gallery.watermark
+                with self._metrics.stage(Stage.SEARCH):
+                    compared = {match.key: match.comparison for match in self._index.gallery.search(form)}
+            # The turn of the next has come while this one waits for the disk.
+            made = self._commit(request, settle(_Searched(captured, form, compared, watermark)), check)
+            self._metrics.decisions.labels(made.decision.name).inc()
+            return made
 
         def settle(searched: _Searched) -> Callable[[Transaction], Recorded]:
-            def work(t: Transaction) -> Recorded:
-                settled = self._settle(t, presentation, searched, whose, warnings)
-                t.remember(presentation.request_id, method, presentation.digest, _RECORDED.dump_json(settled))
-                return settled
+            return lambda t: self._settle(t, presentation, searched, whose, warnings)
 
-            return work
+        request = _Request(presentation.request_id, method, presentation.digest, _RECORDED)
+        return self._once(request, produce, check)
 
-        return self._once(method, presentation.request_id, presentation.digest, _RECORDED, produce, check)
+    @contextmanager
+    def _turn(self, check: Check) -> Iterator[None]:
+        """Few extract and search at a time; the rest wait for their turn, and never start if nobody waits."""
+        with self._metrics.stage(Stage.QUEUE):
+            self._computing.enter(1, check)
+        try:
+            yield
+        finally:
+            self._computing.leave(1)
+
+    def _captured(self, samples: Sequence[Presented], check: Check) -> tuple[Captured, ...]:
+        with self._metrics.stage(Stage.CAPTURE):
+            return self._capturing.capture(samples, check)
+
+    def _recapture(self, items: tuple[RecaptureItem, ...]) -> Recapture:
+        self._metrics.recaptures.inc()
+        return Recapture(items)
+
+    def _commit(self, request: _Request[T], work: Callable[[Transaction], T], check: Check) -> T:
+        """Do the work and keep its answer, in the one writing thread, in one transaction."""
+
+        def kept(t: Transaction) -> T:
+            # A try whose connection broke in the commit may have been kept after all, unseen until now.
+            if (answered := request.answered(t)) is not None:
+                return answered
+            answer = work(t)
+            t.remember(request.request_id, request.method, request.digest, request.adapter.dump_json(answer))
+            return answer
+
+        with self._metrics.stage(Stage.COMMIT):
+            return self._commits.submit(kept, check)
 
     def _settle(
         self,
@@ -259,15 +318,10 @@ class Workflow:
 
         def work(t: Transaction) -> Erased:
             gone = t.delete_subject(subject_id, deleted_at=datetime.now(UTC))
-            erased = Erased(len(gone.encounters))
-            t.remember(request_id, "DeleteSubject", digest, _ERASED.dump_json(erased))
-            return erased
+            return Erased(len(gone.encounters))
 
-        def produce() -> Erased:
-            check()
-            return self._commits.submit(work)
-
-        return self._once("DeleteSubject", request_id, digest, _ERASED, produce, check)
+        request = _Request(request_id, "DeleteSubject", digest, _ERASED)
+        return self._once(request, lambda: self._commit(request, work, check), check)
 
     def resolve_case(
         self,
@@ -305,15 +359,10 @@ class Workflow:
                 resolved_at=now,
                 subject_id=None if target is None else target.subject_id,
             )
-            resolved = _found(t.case(case_id), "case", case_id)
-            t.remember(request_id, "ResolveCase", digest, _CASE.dump_json(resolved))
-            return resolved
+            return _found(t.case(case_id), "case", case_id)
 
-        def produce() -> CaseRecord:
-            check()
-            return self._commits.submit(work)
-
-        return self._once("ResolveCase", request_id, digest, _CASE, produce, check)
+        request = _Request(request_id, "ResolveCase", digest, _CASE)
+        return self._once(request, lambda: self._commit(request, work, check), check)
 
     def _resolved_to(
         self, t: Transaction, held: EncounterRecord, resolution: Resolution, subject_id: str | None
@@ -370,12 +419,14 @@ class Workflow:
         """Search everybody but `exclude` (subject ids); records nothing. `exhaustive` asks the oracle."""
         with self._store.read() as reader:
             excluded = {_found(reader.subject(s), "subject", s).key for s in exclude}
-        captured = self._capturing.capture(samples, check)
-        # A search records nothing, so whatever gave a template may help.
-        form = form_of([c.template for c in captured])
-        check()
         search = self._index.gallery.search_exhaustively if exhaustive else self._index.gallery.search
-        compared = {match.key: match.comparison for match in search(form, exclude=excluded)}
+        with self._turn(check):
+            captured = self._captured(samples, check)
+            # A search records nothing, so whatever gave a template may help.
+            form = form_of([c.template for c in captured])
+            check()
+            with self._metrics.stage(Stage.SEARCH):
+                compared = {match.key: match.comparison for match in search(form, exclude=excluded)}
         with self._store.read() as reader:
             persons = [p for p in _persons(reader, compared) if p.comparison.anything][:MOST_CANDIDATES]
         thresholds = self._thresholds()
@@ -399,9 +450,10 @@ class Workflow:
         """Compare with one subject, by its id or its NIK; records nothing."""
         with self._store.read() as reader:
             subject = _claimed(reader, subject_id, nik)
-        captured = self._capturing.capture(samples, check)
-        # A search records nothing, so whatever gave a template may help.
-        form = form_of([c.template for c in captured])
+        with self._turn(check):
+            captured = self._captured(samples, check)
+            # A search records nothing, so whatever gave a template may help.
+            form = form_of([c.template for c in captured])
         check()
         with self._store.read() as reader:
             compared = self._index.compared(reader, form, self._index.gallery.subject_keys(subject.key))
@@ -418,7 +470,8 @@ class Workflow:
 
     def assess(self, presented: Presented, check: Check = no_deadline) -> Assessed:
         """Judge one image; records nothing."""
-        return self._capturing.assess(presented, check)
+        with self._turn(check), self._metrics.stage(Stage.CAPTURE):
+            return self._capturing.assess(presented, check)
 
     def encounter(self, encounter_id: str) -> Recorded:
         """A recorded encounter as it stands now."""
@@ -457,34 +510,38 @@ class Workflow:
                 both = [held, *filter(None, (reader.encounter(e, images=True) for e in best))]
         return CaseFile(case, shown, tuple(stored_sample(e, s) for e in both for s in e.samples))
 
+    def sizes(self) -> Sizes:
+        """How large gallery and database are. Cheap."""
+        gallery = self._index.gallery
+        with self._store.read() as reader:
+            return Sizes(len(gallery), reader.last_change() - gallery.watermark, reader.database_bytes())
+
     def stats(self) -> tuple[Counts, int, int]:
         """Counts of the store, its last change, and the last change the index holds."""
         with self._store.read() as reader:
             return reader.counts(), reader.last_change(), self._index.gallery.watermark
 
+    def back_up(self, name: str, check: Check = no_deadline) -> BackedUp:
+        """Make a backup of all records while others read and write."""
+        return self._backups.make(name, check)
+
     # Once per request id --------------------------------------------------------------------------
 
-    def _once(
-        self,
-        method: str,
-        request_id: str,
-        digest: bytes,
-        adapter: TypeAdapter[T],
-        produce: Callable[[], A],
-        check: Check,
-    ) -> T | A:
+    def _once(self, request: _Request[T], produce: Callable[[], A], check: Check) -> T | A:
         """Produce an answer once per request id: a repetition gets the first one, also while it is made."""
         while True:
             with self._running_lock:
-                running = self._running.get(request_id)
+                running = self._running.get(request.request_id)
                 if running is None:
                     mine: Future[object] = Future()
-                    if (answered := self._answered(method, request_id, digest)) is not None:
-                        return adapter.validate_json(answered)
-                    self._running[request_id] = (method, digest, mine)
+                    with self._store.read() as reader:
+                        answered = request.answered(reader)
+                    if answered is not None:
+                        return answered
+                    self._running[request.request_id] = (request.method, request.digest, mine)
                     break
-            if running[:2] != (method, digest):
-                raise RequestConflict(request_id)
+            if running[:2] != (request.method, request.digest):
+                raise RequestConflict(request.request_id)
             while not wait_for([running[2]], timeout=_POLL_SECONDS).done:
                 check()
             if running[2].exception() is None:
@@ -498,17 +555,8 @@ class Workflow:
             raise
         finally:
             with self._running_lock:
-                del self._running[request_id]
+                del self._running[request.request_id]
         return answer
-
-    def _answered(self, method: str, request_id: str, digest: bytes) -> bytes | None:
-        with self._store.read() as reader:
-            request = reader.request(request_id)
-        if request is None:
-            return None
-        if (request.method, request.digest) != (method, digest):
-            raise RequestConflict(request_id)
-        return request.response
 
     def _thresholds(self, claimed: SubjectRecord | None = None) -> Thresholds:
         own = () if claimed is None else self._index.gallery.subject_keys(claimed.key)

@@ -1,9 +1,12 @@
 """Fixtures shared by every test."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.places import Place, PostgresServer, postgres_server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -15,3 +18,36 @@ def development_data() -> Path:
     if not (folder / "fingerprint").is_dir():
         pytest.fail(f"development images not found in {folder}: set REKAM_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL that runs as long as the tests do."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
+    """Gives places where a store may lie, with nothing in it; in PostgreSQL one at a time."""
+    if request.param == "sqlite":
+        return lambda: Place(tmp_path_factory.mktemp("place") / "data", None)
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return lambda: Place(tmp_path_factory.mktemp("place") / "data", server.emptied())
+
+
+@pytest.fixture
+def place(places: Callable[[], Place]) -> Place:
+    """Where a store may lie: each of them in turn."""
+    return places()
+
+
+@pytest.fixture
+def bare_place(request: pytest.FixtureRequest, place: Place) -> Iterator[Place]:
+    """The same, without tables yet."""
+    if place.url is None:
+        yield place
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    with server.database() as url:
+        yield Place(place.folder, url)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rekam.commits import GroupCommit
-from rekam.errors import RekamError, ShuttingDown, StoreFull, WrongState
+from rekam.errors import DeadlinePassed, RekamError, ShuttingDown, StoreFull, WrongState
 from rekam.store import Store, Transaction
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -113,6 +113,28 @@ def test_a_fault_undoes_its_own_work_and_nothing_else(store: Store, commits: Gro
         assert isinstance(jobs[1].exception(), WrongState)
         assert jobs[0].result() != jobs[2].result()
     assert [s.subject_id for s in store.subjects(None, 10)] == ["s-1", "s-3"]
+
+
+def test_work_nobody_waits_for_any_more_is_not_done(store: Store, commits: GroupCommit) -> None:
+    left = threading.Event()
+
+    def check() -> None:
+        if left.is_set():
+            raise DeadlinePassed("too late")
+
+    gate = Gate(commits)
+    with ThreadPoolExecutor(2) as threads:
+        late = threads.submit(commits.submit, subject(1), check)
+        gate.wait_for(1)
+        waiting = threads.submit(commits.submit, subject(2))
+        gate.wait_for(2)
+        left.set()
+        gate.open()
+        with pytest.raises(DeadlinePassed):
+            late.result(10)
+        waiting.result(10)
+    with store.read() as reader:
+        assert [s.subject_id for s in reader.subjects(None, 10)] == ["s-2"]
 
 
 def test_a_failed_commit_is_told_to_everybody_in_the_group(

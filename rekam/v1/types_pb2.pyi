@@ -202,6 +202,8 @@ class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.Val
     """Known NIK, another subject matches or its own does not: held, case opened."""
     DECISION_REVIEW: _Decision.ValueType  # 5
     """Uncertain, or modalities disagree: held, case opened."""
+    DECISION_IMPORTED: _Decision.ValueType  # 6
+    """Taken over from an older register without searching the gallery: enrolled."""
 
 class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
     """What became of an encounter. The table is in docs/architecture.md."""
@@ -218,6 +220,8 @@ DECISION_COLLISION: Decision.ValueType  # 4
 """Known NIK, another subject matches or its own does not: held, case opened."""
 DECISION_REVIEW: Decision.ValueType  # 5
 """Uncertain, or modalities disagree: held, case opened."""
+DECISION_IMPORTED: Decision.ValueType  # 6
+"""Taken over from an older register without searching the gallery: enrolled."""
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 class _Reason:
@@ -256,6 +260,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The best candidate matches with left and right eye exchanged."""
     REASON_FACE_ALONE: _Reason.ValueType  # 14
     """A candidate is reached by its face alone, as a twin's may be: never enough to accuse."""
+    REASON_NOT_SEARCHED: _Reason.ValueType  # 15
+    """An import, which searches nobody: a batch deduplication finds whom it doubles."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a decision is what it is, or what an operator should notice besides."""
@@ -290,6 +296,8 @@ REASON_EYES_SWAPPED: Reason.ValueType  # 13
 """The best candidate matches with left and right eye exchanged."""
 REASON_FACE_ALONE: Reason.ValueType  # 14
 """A candidate is reached by its face alone, as a twin's may be: never enough to accuse."""
+REASON_NOT_SEARCHED: Reason.ValueType  # 15
+"""An import, which searches nobody: a batch deduplication finds whom it doubles."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _Arrangement:

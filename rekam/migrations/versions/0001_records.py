@@ -8,22 +8,25 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+words = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "cases",
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("case_id", sa.Text(), nullable=False),
-        sa.Column("encounter_id", sa.Text(), nullable=False),
-        sa.Column("nik", sa.Text(), nullable=False),
-        sa.Column("decision", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("number", number, nullable=False),
+        sa.Column("case_id", words, nullable=False),
+        sa.Column("encounter_id", words, nullable=False),
+        sa.Column("nik", words, nullable=False),
+        sa.Column("decision", words, nullable=False),
+        sa.Column("state", words, nullable=False),
         sa.Column("opened_at", sa.BigInteger(), nullable=False),
-        sa.Column("resolution", sa.Text(), nullable=True),
-        sa.Column("operator", sa.Text(), nullable=True),
-        sa.Column("comment", sa.Text(), nullable=True),
+        sa.Column("resolution", words, nullable=True),
+        sa.Column("operator", words, nullable=True),
+        sa.Column("comment", words, nullable=True),
         sa.Column("resolved_at", sa.BigInteger(), nullable=True),
-        sa.Column("subject_id", sa.Text(), nullable=True),
+        sa.Column("subject_id", words, nullable=True),
         sa.CheckConstraint(
             "(state = 'resolved') = (resolution IS NOT NULL)", name=op.f("ck_cases_resolved_has_resolution")
         ),
@@ -35,26 +38,26 @@ def upgrade() -> None:
     op.create_index("ix_cases_state_number", "cases", ["state", "number"], unique=False)
     op.create_table(
         "change",
-        sa.Column("seq", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("encounter_seq", sa.Integer(), nullable=False),
-        sa.Column("subject_key", sa.Integer(), nullable=True),
+        sa.Column("seq", number, nullable=False),
+        sa.Column("kind", words, nullable=False),
+        sa.Column("encounter_seq", number, nullable=False),
+        sa.Column("subject_key", number, nullable=True),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_change")),
         sqlite_autoincrement=True,
     )
     op.create_table(
         "request",
-        sa.Column("request_id", sa.Text(), nullable=False),
-        sa.Column("method", sa.Text(), nullable=False),
+        sa.Column("request_id", words, nullable=False),
+        sa.Column("method", words, nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("response", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("request_id", name=op.f("pk_request")),
     )
     op.create_table(
         "subject",
-        sa.Column("key", sa.Integer(), nullable=False),
-        sa.Column("subject_id", sa.Text(), nullable=False),
-        sa.Column("nik", sa.Text(), nullable=False),
+        sa.Column("key", number, nullable=False),
+        sa.Column("subject_id", words, nullable=False),
+        sa.Column("nik", words, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_subject")),
         sa.UniqueConstraint("nik", name=op.f("uq_subject_nik")),
@@ -63,26 +66,26 @@ def upgrade() -> None:
     )
     op.create_table(
         "tombstone",
-        sa.Column("key", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("subject_id", sa.Text(), nullable=False),
-        sa.Column("nik", sa.Text(), nullable=False),
-        sa.Column("encounter_ids", sa.Text(), nullable=False),
+        sa.Column("key", number, autoincrement=False, nullable=False),
+        sa.Column("subject_id", words, nullable=False),
+        sa.Column("nik", words, nullable=False),
+        sa.Column("encounter_ids", words, nullable=False),
         sa.Column("deleted_at", sa.BigInteger(), nullable=False),
-        sa.Column("operator", sa.Text(), nullable=False),
-        sa.Column("comment", sa.Text(), nullable=False),
+        sa.Column("operator", words, nullable=False),
+        sa.Column("comment", words, nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_tombstone")),
         sa.UniqueConstraint("subject_id", name=op.f("uq_tombstone_subject_id")),
     )
     op.create_table(
         "encounter",
-        sa.Column("seq", sa.Integer(), nullable=False),
-        sa.Column("encounter_id", sa.Text(), nullable=False),
-        sa.Column("subject_key", sa.Integer(), nullable=True),
-        sa.Column("nik", sa.Text(), nullable=False),
-        sa.Column("decision", sa.Text(), nullable=False),
-        sa.Column("reasons", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("seq", number, nullable=False),
+        sa.Column("encounter_id", words, nullable=False),
+        sa.Column("subject_key", number, nullable=True),
+        sa.Column("nik", words, nullable=False),
+        sa.Column("decision", words, nullable=False),
+        sa.Column("reasons", words, nullable=False),
+        sa.Column("state", words, nullable=False),
+        sa.Column("request_id", words, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("evidence", sa.LargeBinary(), nullable=False),
         sa.CheckConstraint(
@@ -97,12 +100,12 @@ def upgrade() -> None:
     op.create_index(op.f("ix_encounter_subject_key"), "encounter", ["subject_key"], unique=False)
     op.create_table(
         "finger",
-        sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("encounter_seq", number, autoincrement=False, nullable=False),
         sa.Column("ordinal", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("quality", sa.Integer(), nullable=False),
         sa.Column("template", sa.LargeBinary(), nullable=False),
-        sa.Column("image_format", sa.Text(), nullable=True),
+        sa.Column("image_format", words, nullable=True),
         sa.CheckConstraint("position BETWEEN 0 AND 10", name=op.f("ck_finger_position")),
         sa.CheckConstraint("quality BETWEEN 0 AND 100", name=op.f("ck_finger_quality")),
         sa.ForeignKeyConstraint(
@@ -112,9 +115,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "missing_finger",
-        sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("encounter_seq", number, autoincrement=False, nullable=False),
         sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("reason", words, nullable=False),
         sa.CheckConstraint("position BETWEEN 1 AND 10", name=op.f("ck_missing_finger_position")),
         sa.ForeignKeyConstraint(
             ["encounter_seq"], ["encounter.seq"], name=op.f("fk_missing_finger_encounter"), ondelete="CASCADE"
@@ -123,7 +126,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "finger_image",
-        sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("encounter_seq", number, autoincrement=False, nullable=False),
         sa.Column("ordinal", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("image", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(

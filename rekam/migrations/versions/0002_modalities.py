@@ -8,17 +8,20 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+words = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "sample",
-        sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("encounter_seq", number, autoincrement=False, nullable=False),
         sa.Column("ordinal", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("modality", sa.Text(), nullable=False),
+        sa.Column("modality", words, nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("quality", sa.Integer(), nullable=False),
         sa.Column("template", sa.LargeBinary(), nullable=False),
-        sa.Column("image_format", sa.Text(), nullable=True),
+        sa.Column("image_format", words, nullable=True),
         sa.CheckConstraint(
             "(modality = 'fingerprint' AND position BETWEEN 0 AND 10) "
             "OR (modality = 'iris' AND position BETWEEN 0 AND 2) "
@@ -34,7 +37,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_sample_modality"), "sample", ["modality"], unique=False)
     op.create_table(
         "sample_image",
-        sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("encounter_seq", number, autoincrement=False, nullable=False),
         sa.Column("ordinal", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("image", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -47,10 +50,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "missing_sample",
-        sa.Column("encounter_seq", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("modality", sa.Text(), nullable=False),
+        sa.Column("encounter_seq", number, autoincrement=False, nullable=False),
+        sa.Column("modality", words, nullable=False),
         sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("reason", words, nullable=False),
         sa.CheckConstraint(
             "(modality = 'fingerprint' AND position BETWEEN 1 AND 10) "
             "OR (modality = 'iris' AND position BETWEEN 1 AND 2) "
@@ -66,15 +69,15 @@ def upgrade() -> None:
     op.execute(
         "INSERT INTO sample (encounter_seq, ordinal, modality, position, quality, template, image_format) "
         "SELECT encounter_seq, ordinal, 'fingerprint', position, quality, template, image_format "
-        "FROM finger ORDER BY rowid"
+        "FROM finger ORDER BY encounter_seq, ordinal"
     )
     op.execute(
         "INSERT INTO sample_image (encounter_seq, ordinal, image) "
-        "SELECT encounter_seq, ordinal, image FROM finger_image ORDER BY rowid"
+        "SELECT encounter_seq, ordinal, image FROM finger_image ORDER BY encounter_seq, ordinal"
     )
     op.execute(
         "INSERT INTO missing_sample (encounter_seq, modality, position, reason) "
-        "SELECT encounter_seq, 'fingerprint', position, reason FROM missing_finger ORDER BY rowid"
+        "SELECT encounter_seq, 'fingerprint', position, reason FROM missing_finger ORDER BY encounter_seq, position"
     )
     # Dropped pages are overwritten (secure_delete): no second copy of a template stays behind.
     op.drop_table("finger_image")
