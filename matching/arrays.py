@@ -3,6 +3,7 @@
 import os
 import zlib
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -123,6 +124,13 @@ def map_arrays(
 def checksum(array: NDArray[np.generic]) -> int:
     """CRC-32 of what the array holds. Cost: 0.5 s a GB."""
     return zlib.crc32(array.reshape(-1).view(np.uint8).data)
+
+
+def npz(**arrays: NDArray[np.generic]) -> bytes:
+    """A file of these arrays, as `numpy.load` reads it."""
+    buffer = BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
 
 
 def sync_folder(folder: Path) -> None:

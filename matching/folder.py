@@ -89,7 +89,9 @@ def read(folder: Path) -> tuple[list[Segment], int]:
     Everything that searches read is checked against its checksum: 1 s for 2 GB.
     """
     try:
-        crc, text = (folder / _MANIFEST).read_text().splitlines()
+        crc, _, text = (folder / _MANIFEST).read_text().rstrip("\n").partition("\n")
+        if crc.startswith("{"):  # before there were segments
+            raise GalleryDamaged(f"the gallery in {folder} was made by another version: rebuild it")
         if int(crc, 16) != zlib.crc32(text.encode()):
             raise GalleryDamaged(f"the manifest in {folder} fails its checksum: rebuild the gallery")
         manifest = json.loads(text)

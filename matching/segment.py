@@ -148,7 +148,7 @@ def _joined_shelves(
     for shelves, new_row in zip(given, new_rows, strict=True):
         for name, shelf in shelves.items():
             parts.setdefault(name, []).append(shelf.kept(new_row))
-    made = {name: kind.joined(shelves) for name, shelves in parts.items()}
+    made = {name: kind.joined(shelves) for name, shelves in sorted(parts.items())}
     return {name: shelf for name, shelf in made.items() if len(shelf.slot)}
 
 
