@@ -147,7 +147,7 @@ def finger_pairs(rows: FingerCodes, columns: FingerCodes, thresholds: Floats, ah
         )
         column += start
         needed = thresholds[np.minimum(classes[row], of_columns[column])]
-        kept = (score >= needed) & (column + ahead > row)
+        kept = (score >= needed) & (score > -np.inf) & (column + ahead > row)
         found.append(Pairs(row[kept], column[kept], score[kept]))
     return _joined(found)
 
@@ -396,21 +396,21 @@ def face_pairs(rows: Floats, columns: Floats, threshold: float, ahead: int = 0) 
 
 
 def affordable_thresholds(
-    scores: Floats, classes: NDArray[np.integer], pairs: float, most: float, least: Floats
+    scores: Floats, classes: NDArray[np.integer], share: float, most: float, least: Floats
 ) -> Floats:
     """For each class the threshold that it needs, or a higher one, so that about `most` pairs are named.
 
-    `scores` and `classes` of a sample of all `pairs`; `least`: what each class needs. The last class, of the
-    richest, goes first; what it does not use is the others'.
+    `scores` and `classes` of a sample, `share` of all pairs; `least`: what each class needs. The last class,
+    of the richest, goes first; what it does not use is the others'.
     """
     thresholds = least.copy()
     for number in reversed(range(len(least))):
         sample = scores[classes == number]
-        allowed = int(most / (number + 1) * len(scores) / pairs)  # in the sample
+        allowed = int(most / (number + 1) * share)  # in the sample
         if len(sample) > allowed:
             beyond = np.partition(sample, len(sample) - allowed - 1)[len(sample) - allowed - 1]
             thresholds[number] = max(least[number], np.nextafter(beyond, np.float32(np.inf)))
-        most -= float((sample >= thresholds[number]).sum()) * pairs / len(scores)
+        most -= float((sample >= thresholds[number]).sum()) / share
     return thresholds
 
 

@@ -76,7 +76,7 @@ class GroupCommit:
         """Run `work` and return its result once it is durable and `committed` was called.
 
         Raises what `work` raised, what `check` raised just before it, `StoreFull` or `StoreDamaged` where
-        nothing could be written, and `ShuttingDown` after `close`.
+        nothing could be written, `StoreDisconnected` where nobody knows, and `ShuttingDown` after `close`.
         """
         job = _Job(work, check)
         with self._wake:
@@ -100,7 +100,7 @@ class GroupCommit:
                 with self._store.transaction() as transaction:
                     for job in group:
                         job.run(transaction)
-            except Exception as error:  # the commit itself failed: nothing of the group is durable
+            except Exception as error:  # the commit itself failed: nothing of the group is acknowledged
                 log.error("a commit of %d records failed", len(group), exc_info=error)
                 for job in group:
                     job.error = job.error or error

@@ -16,10 +16,12 @@ from matching.errors import GalleryDamaged
 from matching.gallery import Gallery
 from rekam.capturing import form_of, read_template
 from rekam.store import ChangeKind, Reader, Store
+from rekam.written import written
 
 log = logging.getLogger(__name__)
 
 _FOLDER = "index"
+_OPENING = "index.opening"
 _SAVE_AFTER = 1000
 # An index on disk that is larger is checked to its last byte behind the service's back.
 _CHECKED_AT_START = 1 << 28
@@ -69,37 +71,43 @@ class Index:
 
     def _opened(self, progress: Progress | None) -> Gallery:
         """The saved index, or an empty one where there is none to trust, caught up with the store."""
-        with self._store.read() as reader:
-            last = reader.last_change()
-        gallery = self._loaded(last)
+        gallery = self._loaded()
         if gallery is None:
             # It may hold what was erased since, or be of an older format: nothing of it stays.
             shutil.rmtree(self._folder, ignore_errors=True)
             gallery = Gallery(self._folder, face_file=self._face_file)
-        behind = last - gallery.watermark
+        # Whatever is saved from now on followed the store as it is since it was opened.
+        written(self._store.folder / _OPENING, self._store.opening.encode("ascii"))
+        with self._store.read() as reader:
+            behind = reader.last_change() - gallery.watermark
         self.gallery = gallery
         self.follow(progress)
         if behind > _SAVE_AFTER:
             gallery.save(self._folder)
         return gallery
 
-    def _loaded(self, last: int) -> Gallery | None:
+    def _loaded(self) -> Gallery | None:
         """The saved index, if it can be trusted; a large one is checked to the end while it serves."""
         if not self._folder.exists():
             return None
         try:
             gallery = Gallery.load(self._folder, face_file=self._face_file)
-            if gallery.watermark > last:
-                log.warning("the saved index is newer than the store and is rebuilt from it")
-                return None
-            if sum(gallery.sizes().compared.values()) <= _CHECKED_AT_START:
+            if in_short := sum(gallery.sizes().compared.values()) <= _CHECKED_AT_START:
                 gallery.verify()
-            else:
-                self._checking = threading.Thread(target=self._check, args=(gallery,), name="index-check")
-                self._checking.start()
         except GalleryDamaged as error:
             log.warning("the saved index is not used and is rebuilt from the store: %s", error)
             return None
+        marker = self._store.folder / _OPENING
+        followed = marker.read_text(encoding="ascii") if marker.exists() else ""
+        with self._store.read() as reader:
+            if gallery.watermark and not reader.continues(followed, gallery.watermark):
+                log.warning(
+                    "the saved index followed another history of the store and is rebuilt from this one"
+                )
+                return None
+        if not in_short:
+            self._checking = threading.Thread(target=self._check, args=(gallery,), name="index-check")
+            self._checking.start()
         return gallery
 
     def _check(self, gallery: Gallery) -> None:

