@@ -12,7 +12,6 @@ from functools import cache
 from math import log
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from capture.iris.phase_code import PARAMS as CODER
@@ -140,7 +139,7 @@ def _answers(spectra: _Spectra, bank: _Reals) -> _Spectra:
     """`(eyes, filters, 8, 256)`."""
     full = np.zeros((len(spectra), len(bank), ROWS, _ANGLES), dtype=np.complex64)
     full[..., _FREQUENCIES[0] : _FREQUENCIES[-1] + 1] = spectra[:, None] * bank[:, None, :]
-    return np.asarray(scipy.fft.ifft(full, axis=-1, overwrite_x=True))
+    return np.asarray(np.fft.ifft(full, axis=-1))
 
 
 def _valid(lids: _Reals, roll: _Reals, rng: np.random.Generator, params: Params) -> NDArray[np.bool_]:
@@ -183,11 +182,12 @@ def _spectrum(params: Params) -> tuple[_Reals, _Reals]:
 
 @cache
 def _fineness(params: Params) -> _Reals:
-    return ((_FREQUENCIES / 16) ** params.fine).astype(np.float32)
+    return np.asarray((_FREQUENCIES / 16) ** params.fine, np.float32)
 
 
 @cache
 def _filters() -> _Reals:
     """`(2, 127)`: the coder's log-Gabor filters."""
     waves = 4 * COLUMNS / np.array(CODER.wavelengths)[:, None]
-    return np.exp(-(np.log(_FREQUENCIES / waves) ** 2) / (2 * np.log(CODER.spread) ** 2)).astype(np.float32)
+    bell = np.exp(-(np.log(_FREQUENCIES / waves) ** 2) / (2 * np.log(CODER.spread) ** 2))
+    return np.asarray(bell, np.float32)

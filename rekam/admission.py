@@ -18,7 +18,8 @@ from rekam.metrics import Metrics
 _LEAST_AT_ONCE = 2
 _POLL_SECONDS = 0.2
 _SMOOTHING = 1 / 16
-_MARGIN = 0.5
+MARGIN = 0.5
+"""Part of the time left to a caller that its wait and its work may take, as estimated."""
 _SOONEST_SECONDS = 0.1
 _LATEST_SECONDS = 60.0
 _UNKNOWN_SECONDS = 1.0
@@ -97,11 +98,19 @@ class Gate:
 class Lane:
     """A class of calls of which `at_once` are worked on and `queue` more may wait. Thread-safe.
 
-    What a call costs is measured as the time its lane was busy, `at_once` counted once for each call under
-    way up to that many, for each call done: whatever the calls do in parallel or together is in it.
+    What a call costs is measured, smoothed over the last few: for each that is done, the time since the one
+    before, as often as calls were under way then, `at_once` at most. So whatever calls do side by side or
+    together is counted as it is, and idle time is not.
     """
 
-    def __init__(self, at_once: int, queue: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        at_once: int,
+        queue: int,
+        clock: Callable[[], float] = time.monotonic,
+        margin: float = MARGIN,
+    ) -> None:
+        self._margin = margin
         self._at_once = at_once
         self._most = at_once + queue
         self._clock = clock
@@ -131,7 +140,7 @@ class Lane:
             if self._places >= self._most:
                 raise QueueFull(f"{self._places} calls are waiting or worked on", advice)
             # Without a wait it is tried however short its time: else a wrong estimate would never be mended.
-            if wait and self._cost and remaining is not None and wait + self._cost > _MARGIN * remaining:
+            if wait and self._cost and remaining is not None and wait + self._cost > self._margin * remaining:
                 raise WaitTooLong(
                     f"its turn would come in about {wait:.1f} s, too late for its deadline", advice
                 )

@@ -20,7 +20,7 @@ from capture.face.template import FaceTemplate
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import Extractor, ExtractorChoice, FingerprintTemplate
 from capture.iris.extract import IrisExtractor
-from capture.iris.template import IrisTemplate
+from capture.iris.template import IrisCoder, IrisTemplate
 from capture.quality import Feedback, Quality
 from capture.sample import EyePosition, FaceSample, FingerPosition, IrisSample, Modality, Sample
 from matching.encounter import EncounterForm, encounter_form
@@ -188,6 +188,16 @@ class Capturing:
             ppi=seen.sample.ppi if isinstance(seen.sample, Sample) else 0.0,
             iris_bits=template.bits if isinstance(template, IrisTemplate) else 0,
         )
+
+    def current(self, template: Template) -> bool:
+        """Whether it was made by what extracts its modality here, where a request does not say."""
+        match template:
+            case FingerprintTemplate():
+                return template.extractor is self._fingers[self._default].made_by
+            case IrisTemplate():
+                return template.coder is max(IrisCoder)
+            case FaceTemplate():
+                return template.embedder == self.faces.extractor.embedder
 
     @property
     def faces(self) -> _Faces:

@@ -39,6 +39,7 @@ from rekam.offline.image_records import pack, unpack
 from rekam.offline.import_command import import_command
 from rekam.offline.prints import read_print
 from rekam.offline.records import template_app
+from rekam.offline.reextract_command import reextract_command
 from rekam.offline.restore_command import restore_command
 from rekam.server import serve
 from rekam.v1 import (
@@ -68,6 +69,7 @@ app.add_typer(evaluate_app, name="evaluate")
 app.command("explain")(explain)
 app.command("dedup")(dedup_command)
 app.command("import")(import_command)
+app.command("reextract")(reextract_command)
 app.command("restore")(restore_command)
 record_app = typer.Typer(no_args_is_help=True, help="Images in exchange records and CBEFF files.")
 record_app.command("unpack")(unpack)

@@ -39,6 +39,11 @@ _CONNECT = {
 }
 _SESSION = {
     "lock_timeout": LOCK_WAIT,
+    # The server's own limits are for people at a prompt: an index is rebuilt from one long reading.
+    "statement_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
@@ -177,8 +182,11 @@ AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
 def _prepare(connection: psycopg.Connection, entry: ConnectionPoolEntry) -> None:
     connection.autocommit = True
-    for name, value in _SESSION.items():
-        connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    connection.execute(
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) "
+        "JOIN pg_settings USING (name)",  # older servers know fewer
+        (list(_SESSION), list(_SESSION.values())),
+    )
     # A commit returns once it is on the disk, and on the standby's where there is one that is waited for.
     connection.execute(
         "SELECT set_config(name, 'on', false) FROM pg_settings "

@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ SERVICES = tuple(
     service.full_name for module in _MODULES for service in module.DESCRIPTOR.services_by_name.values()
 )
 
+Decoder = Callable[[bytes], Message]
 Method = Callable[[Message, grpc.ServicerContext], Message]
 
 
@@ -142,7 +144,7 @@ class _Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its
         name: str,
         messages: Iterator[bytes],
         context: grpc.ServicerContext,
-        decode: Callable[[bytes], Message],
+        decode: Decoder,
         method: Method,
     ) -> Message:
         self.calls.begin(context)
@@ -154,8 +156,8 @@ class _Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its
             try:
                 if not self.open:
                     raise Starting("the service is starting")
-                with self._admitted(name, messages, context) as (lane, data):
-                    request = _decoded(data, decode)
+                with self._admitted(name, messages, context, decode) as (lane, read):
+                    request = read
                     with lane.in_line():
                         answer = method(request, context)
             except Exception as error:
@@ -179,24 +181,27 @@ class _Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its
                 **{f"{stage}_seconds": round(of_stage, 4) for stage, of_stage in spent.items()},
             ),
         )
-        if answer is not None:
+        if failure is None and answer is not None:
             return answer
         if isinstance(failure, _Gone) and failure.__cause__ is not None:
             raise failure.__cause__  # gRPC knows it
-        context.abort_with_status(rpc_status.to_status(status_of(failure or _Gone())))
+        status = rpc_status.to_status(status_of(failure or _Gone()))
+        _let_go(failure)
+        failure = request = None
+        context.abort_with_status(status)
         raise AssertionError("not reached: abort_with_status raises")
 
     @contextmanager
     def _admitted(
-        self, name: str, messages: Iterator[bytes], context: grpc.ServicerContext
-    ) -> Iterator[tuple[Lane, bytes]]:
+        self, name: str, messages: Iterator[bytes], context: grpc.ServicerContext, decode: Decoder
+    ) -> Iterator[tuple[Lane, Message]]:
         """A place, and the request: its bytes count as held until the block ends."""
         check = deadline(context)
         if name not in COMPUTING:
             # So few of these are read and answered at a time that their bytes need no count.
             lane = self._records_lane
             with lane.place(context.time_remaining()), self._recording.entered(check):
-                yield lane, self._read(messages)
+                yield lane, self._read(messages, decode)[0]
             return
         lane = self._computing_lane
         with lane.place(context.time_remaining()):
@@ -204,14 +209,15 @@ class _Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its
             held = self._largest
             self._memory.enter(held, check)
             try:
-                data = self._read(messages)
-                self._memory.leave(held - len(data))
-                held = len(data)
-                yield lane, data
+                request, size = self._read(messages, decode)
+                self._memory.leave(held - size)
+                held = size
+                yield lane, request
             finally:
                 self._memory.leave(held)
 
-    def _read(self, messages: Iterator[bytes]) -> bytes:
+    def _read(self, messages: Iterator[bytes], decode: Decoder) -> tuple[Message, int]:
+        """The one request of a call, and its bytes."""
         with self._metrics.stage(Stage.READ):
             try:
                 data = next(messages, None)
@@ -219,17 +225,23 @@ class _Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its
                 raise _Gone from error
         if data is None:
             raise InvalidRequest([("", "no message of this method came")])
-        return data
+        try:
+            return decode(data), len(data)
+        except DecodeError as error:
+            raise InvalidRequest([("", "the bytes are no message of this method")]) from error
 
 
 _EXPECTED = (RekamError, CaptureError, MatchingError, _Gone)
 
 
-def _decoded(data: bytes, decode: Callable[[bytes], Message]) -> Message:
-    try:
-        return decode(data)
-    except DecodeError as error:
-        raise InvalidRequest([("", "the bytes are no message of this method")]) from error
+def _let_go(error: BaseException | None) -> None:
+    """Forget what the calls on the way of an error held.
+
+    They and the error hold each other, a large request with them, and the collector of such rings comes late.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _encounter_id(answer: Message | None) -> str | None:
@@ -434,6 +446,8 @@ class Server:
                 ("grpc.max_send_message_length", 2 * settings.max_message_bytes),
                 # A second server on the same port must fail, not share it.
                 ("grpc.so_reuseport", 0),
+                # Else tens of megabytes of each request arrive before anybody reads it.
+                ("grpc.http2.bdp_probe", 0),
                 # A client whose link broke in the middle of a request must not keep its place.
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 20_000),

@@ -566,6 +566,24 @@ class Transaction(Reader):
             self._record(ChangeKind.ADD, seq, subject_key)
         return seq
 
+    def replace_templates(self, encounter_id: str, templates: Mapping[int, bytes]) -> None:
+        """Give samples of an encounter, by their place in it, other templates of the same images.
+
+        Indexes take the encounter anew; all else of it stays. Raises `NotFound`, and `WrongState` where its
+        biometrics are erased.
+        """
+        before = self._existing(encounter_id)
+        if not before.state.searchable:
+            raise WrongState(f"encounter {encounter_id} is {before.state}")
+        for ordinal, template in templates.items():
+            self._write(
+                update(sample)
+                .where(sample.c.encounter_seq == before.seq, sample.c.ordinal == ordinal)
+                .values(template=template)
+            )
+        self._record(ChangeKind.REMOVE, before.seq, before.subject_key)
+        self._record(ChangeKind.ADD, before.seq, before.subject_key)
+
     def move_encounter(self, encounter_id: str, subject_key: int | None, state: EncounterState) -> None:
         """Give an encounter to a subject, to another one, or to none (then it is held).
 

@@ -204,6 +204,19 @@ def test_a_commit_waits_for_the_disk_whatever_the_database_says(
         postgres.execute("ALTER DATABASE rekam RESET synchronous_commit")
 
 
+def test_limits_for_people_at_a_prompt_do_not_end_a_long_reading(
+    place: Place, postgres: PostgresServer
+) -> None:
+    postgres.execute("ALTER DATABASE rekam SET idle_in_transaction_session_timeout = '20ms'")
+    try:
+        with place.open() as store, store.read() as reader:
+            assert reader.subject("s1") is None
+            time.sleep(0.1)
+            assert reader.subject("s1") is None
+    finally:
+        postgres.execute("ALTER DATABASE rekam RESET idle_in_transaction_session_timeout")
+
+
 def test_a_server_that_does_not_sync_is_refused(place: Place, postgres: PostgresServer) -> None:
     postgres.execute("ALTER SYSTEM SET fsync = off")
     try:

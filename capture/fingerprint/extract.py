@@ -76,6 +76,11 @@ class FingerprintExtractor:
         self._find, self._made_by = _finder(choice, params)
         self._params = params
 
+    @property
+    def made_by(self) -> Extractor:
+        """What its templates say they were made by."""
+        return self._made_by
+
     def extract(self, sample: Sample, trace: Trace = no_trace) -> Extraction:
         """Template and quality of one finger. A poor sample is an outcome, not an error.
 

@@ -65,11 +65,11 @@ class Params:
     sampled: int = 2048
     seed: int = 1
     fingers: int = 20
-    irises: int = 5
-    faces: int = 5
-    least_fingers: tuple[float, ...] = (-inf, -inf, 0.0, 1.0, 3.0)
+    irises: int = 2
+    faces: int = 2
+    least_fingers: tuple[float, ...] = (-inf, -inf, -inf, 0.0, 3.0)
     least_irises: tuple[float, ...] = (inf, 0.145, 0.2)
-    least_face: float = 1.0
+    least_face: float = 2.0
     farthest: float = 0.40
 
 

@@ -55,8 +55,9 @@ def dedup_page(
     """The whole page. Raises `StoreError` where pictures cannot be read."""
     own = sorted(found.own, key=lambda pair: (pair.verdict != "differ", pair.llr, pair.a, pair.b))
     parts = [
-        f"<h1>{escape(input_name)}: everybody against everybody</h1>",
-        _headline(found, groups, date),
+        f"<header><h1>Everybody against everybody</h1><p>{escape(input_name)}, {escape(date)}</p>"
+        '<p class="private">It holds NIKs and biometrics: keep it as you keep those.</p></header>',
+        _headline(found, groups),
         page.section("Clusters", *_clusters(members, groups, source)),
         page.section("Own encounters that do not match", *_own(members, own, source)),
         page.section("What could not be read", *_faults(faults)),
@@ -64,7 +65,7 @@ def dedup_page(
     return page.document("Everybody against everybody", "\n".join(parts))
 
 
-def _headline(found: Found, groups: Sequence[Cluster], date: str) -> str:
+def _headline(found: Found, groups: Sequence[Cluster]) -> str:
     weak = sum(group.weak for group in groups)
     involved = sum(len(group.members) for group in groups)
     tiles = (
@@ -91,7 +92,7 @@ def _headline(found: Found, groups: Sequence[Cluster], date: str) -> str:
     limits = found.thresholds
     text = (
         f"{found.members:,} encounters of {found.subjects:,} subjects, {found.named:,} pairs compared "
-        f"exactly, {escape(date)}. A pair matches from a log10 likelihood ratio of {limits.match:.1f} on and "
+        f"exactly. A pair matches from a log10 likelihood ratio of {limits.match:.1f} on and "
         f"is to be looked at from {limits.review:.1f} on; encounters of one subject match from "
         f"{limits.verify:.1f} on. Nothing was changed: opening cases is a step of its own."
     )
@@ -103,14 +104,17 @@ def _clusters(members: Sequence[Member], groups: Sequence[Cluster], source: Sour
         return ["<p>No two subjects are one person, as far as their biometrics tell.</p>"]
     parts = []
     for number, group in enumerate(groups[:SHOWN_CLUSTERS], start=1):
-        weak = ": hangs together by pairs to review, judge these first" if group.weak else ""
-        parts.append(f"<h3>Cluster {number}{weak}</h3>")
+        weak = " Hangs together by pairs to review: judge these first." if group.weak else ""
         shown = list(zip(group.members, group.cores, strict=True))[:SHOWN_MEMBERS]
         marks = [f"core {core}" if group.weak else "" for _, core in shown]
-        parts.append(_side_by_side([members[member] for member, _ in shown], marks, source))
-        if len(group.members) > len(shown):
-            parts.append(f"<p>and {len(group.members) - len(shown):,} more, which {MEMBERS} names.</p>")
-        parts.append(_pairs(members, group.pairs[: 2 * SHOWN_MEMBERS]))
+        left = len(group.members) - len(shown)
+        more = f"<p>and {left:,} more, which {MEMBERS} names.</p>" if left else ""
+        side_by_side = _side_by_side([members[member] for member, _ in shown], marks, source)
+        pairs = _pairs(members, group.pairs[: 2 * SHOWN_MEMBERS])
+        parts.append(
+            f"<article><h3><span>{number}</span> {len(group.members):,} encounters.{weak}</h3>"
+            f"{side_by_side}{more}{pairs}</article>"
+        )
     if len(groups) > SHOWN_CLUSTERS:
         parts.append(
             f"<p>and {len(groups) - SHOWN_CLUSTERS:,} more clusters, in {MEMBERS} and {PAIRS}, "
@@ -124,8 +128,8 @@ def _own(members: Sequence[Member], own: Sequence[Compared], source: Source) -> 
         return ["<p>Encounters of one subject match each other, as far as there are several.</p>"]
     parts = []
     for pair in own[:SHOWN_OWN]:
-        parts.append(_side_by_side([members[pair.a], members[pair.b]], ["", ""], source))
-        parts.append(_pairs(members, [pair]))
+        side_by_side = _side_by_side([members[pair.a], members[pair.b]], ["", ""], source)
+        parts.append(f"<article>{side_by_side}{_pairs(members, [pair])}</article>")
     if len(own) > SHOWN_OWN:
         parts.append(f"<p>and {len(own) - SHOWN_OWN:,} more, which {OWN} names.</p>")
     return parts
@@ -133,7 +137,7 @@ def _own(members: Sequence[Member], own: Sequence[Compared], source: Source) -> 
 
 def _side_by_side(shown: Sequence[Member], marks: Sequence[str], source: Source) -> str:
     heads = [
-        f"{escape(one.name)}<small>{escape(one.state)} {escape(mark)}</small>"
+        f"{escape(one.name)}<br><small>{escape(one.state)} {escape(mark)}</small>"
         for one, mark in zip(shown, marks, strict=True)
     ]
     cells = [f"{_pictures(source.images(one))}<small>{escape(one.encounter)}</small>" for one in shown]
@@ -152,7 +156,9 @@ def _pictures(images: Sequence[tuple[Position, bytes]]) -> str:
         pixels = _pixels(key[1], by_position[key])
         if pixels is not None:
             tags.append(page.image_tag(page.jpeg(pixels), words(key[1]), "thumbnail"))
-    return " ".join(tags) or '<span class="quiet">no image kept</span>'
+    if not tags:
+        return '<span class="quiet">no image kept</span>'
+    return f'<div style="display: flex; flex-wrap: wrap; gap: 6px">{"".join(tags)}</div>'
 
 
 def _pixels(position: Position, data: bytes) -> NDArray[np.uint8] | None:
@@ -182,13 +188,20 @@ def _pairs(members: Sequence[Member], pairs: Sequence[Compared]) -> str:
                 f"{escape(a.name)}<small>{escape(a.encounter)}</small>{escape(b.name)}<small>{escape(b.encounter)}</small>",
                 _VERDICTS[pair.verdict],
                 f"{pair.llr:.1f}",
-                f"{pair.fingers_llr:.1f}<small>{pair.fingers} match</small>",
-                f"{pair.irises_llr:.1f}<small>{pair.irises} match</small>",
+                _said(pair.fingers_llr, pair.fingers),
+                _said(pair.irises_llr, pair.irises),
                 f"{pair.face_llr:.1f}",
                 escape(_in_words(pair.reasons)),
             )
         )
     return page.table(head, rows)
+
+
+def _said(llr: float, matching: str) -> str:
+    """What a modality says, and how many of how many match."""
+    if matching == "0 of 0":
+        return '<span class="quiet">none in common</span>'
+    return f"{llr:.1f}<small>{matching} match</small>"
 
 
 def _in_words(reasons: Sequence[Reason]) -> str:

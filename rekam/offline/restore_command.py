@@ -19,6 +19,4 @@ def restore_command(
         made = restore(backup, data_dir)
         with Store.open(data_dir):
             pass  # it opens, and its schema is brought up to date
-    typer.echo(
-        f"{made.subjects:,} subjects, {made.size:,} bytes, as of change {made.sequence:,}: {data_dir}"
-    )
+    typer.echo(f"{made.subjects:,} subjects, {made.size:,} bytes, as of change {made.sequence:,}: {data_dir}")

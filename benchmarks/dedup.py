@@ -1,0 +1,324 @@
+"""Everybody against everybody: planted doubles found, and what it costs beside a loop of searches.
+
+    python -m benchmarks.dedup [--people 3000 --people 10000] [--folder DIR]
+
+The people are synthetic (`benchmarks.scale_population`): ten fingers, two irises and a face each. Some come
+again once or twice under other names, in several ways: with everything, with fingers only, with hands
+swapped, with fingers of unknown position, with two or one finger, four damaged ones, with irises only. A
+planted pair that direct comparison does not send to an operator cannot be found by anybody: both counts are
+given. Times are processor times of one process; the loop of searches is a sample of searches in a gallery of
+the same people, extrapolated to everybody.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.identify import damaged
+from benchmarks.population import impression, person
+from benchmarks.provenance import ROOT, provenance
+from benchmarks.scale_population import SEED
+from benchmarks.synthetic_faces import capture as portrait
+from benchmarks.synthetic_faces import face
+from benchmarks.synthetic_iris_codes import capture, eyes
+from capture.fingerprint.template import FingerprintTemplate
+from capture.sample import FingerPosition
+from matching.decision import Decision, Thresholds, candidate_of, decide
+from matching.encounter import compare_encounters
+from matching.gallery import Gallery
+from matching.join import STRENGTHS, face_pairs, finger_pairs, iris_pairs
+from rekam.capturing import Template, form_of, position_of
+from rekam.config import load_settings
+from rekam.exchange import Presented
+from rekam.offline.dedup import PARAMS, Found, compare_batch, dedup
+from rekam.offline.dedup_gathered import Gathered, members_and_faults, read_batch
+from rekam.offline.dedup_results import clusters
+from rekam.offline.dedup_sources import Batch, Given, Member
+from rekam.position import Position
+
+RESULT = ROOT / "benchmarks" / "results" / "dedup.json"
+SEARCHES = 60
+BATCH = 256
+Templates = list[Template]
+
+
+def everything(index: int, again: int) -> Templates:
+    """A person's fingers, irises and face, the first time (0) or another."""
+    rng = np.random.default_rng((SEED, index, again))
+    fingers = person(index, SEED)
+    return [
+        *(impression(finger, rng) if again else finger for finger in fingers),
+        *capture(eyes(index, SEED), again),
+        portrait(face(index), index + again * 10**8),
+    ]
+
+
+def _fingers(templates: Templates, count: int = 10, first: int = 0) -> Templates:
+    return templates[first : first + count]
+
+
+def _damaged(templates: Templates, count: int) -> Templates:
+    rng = np.random.default_rng(templates[0].to_bytes()[20])
+    return [damaged(one, rng) for one in templates[1 : 1 + count] if isinstance(one, FingerprintTemplate)]
+
+
+def _moved(templates: Templates, where: Callable[[FingerPosition], FingerPosition]) -> Templates:
+    fingers = [one for one in templates if isinstance(one, FingerprintTemplate)]
+    return [replace(one, position=where(one.position)) for one in fingers]
+
+
+# How people come again, and with what of themselves they came first.
+WAYS: dict[str, tuple[Callable[[Templates], Templates], Callable[[Templates], Templates]]] = {
+    "everything": (list, list),
+    "ten fingers": (list, _fingers),
+    "hands swapped": (list, lambda t: _moved(t, lambda p: p.other_hand)),
+    "four fingers of unknown position": (
+        list,
+        lambda t: _moved(t, lambda p: FingerPosition.UNKNOWN)[1:5],
+    ),
+    "two fingers": (list, lambda t: _fingers(t, 2, 1)),
+    "one finger": (list, lambda t: _fingers(t, 1, 1)),
+    "one finger each time": (lambda t: _fingers(t, 1, 1), lambda t: _fingers(t, 1, 1)),
+    "four damaged fingers": (list, lambda t: _damaged(t, 4)),
+    "one damaged finger": (list, lambda t: _damaged(t, 1)),
+    "irises": (lambda t: t[10:12], lambda t: t[10:12]),
+    "one iris": (list, lambda t: t[10:11]),
+}
+
+
+class Planted:
+    """A population of which some come again; a source of `rekam dedup` that makes them when read."""
+
+    def __init__(self, people: int, share: float) -> None:
+        each = max(2, int(people * share) // len(WAYS))
+        self.groups: dict[str, list[list[int]]] = {}  # by way, members that are one person
+        self._made: list[tuple[int, int, Callable[[Templates], Templates]]] = [
+            (index, 0, list) for index in range(people)
+        ]
+        index = 0
+        for way, (first, later) in WAYS.items():
+            for turn in range(each):
+                self._made[index] = (index, 0, first)
+                group = [index]
+                for again in range(1, 3 if turn % 3 == 0 else 2):  # a third of them are triples
+                    group.append(len(self._made))
+                    self._made.append((index, again, later))
+                self.groups.setdefault(way, []).append(group)
+                index += 1
+        self.digest = f"{people} {share}"
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def templates(self, member: int) -> Templates:
+        """What a member shows."""
+        index, again, shown = self._made[member]
+        return shown(everything(index, again))
+
+    @property
+    def batches(self) -> int:
+        """How many batches there are."""
+        return -(-len(self) // BATCH)
+
+    def read(self, skipped: Collection[int]) -> Iterator[tuple[int, Batch]]:
+        """The batches with their numbers, but for the skipped ones."""
+        for number in range(self.batches):
+            if number not in skipped:
+                some = range(number * BATCH, min((number + 1) * BATCH, len(self)))
+                yield number, tuple(self._given(member) for member in some)
+
+    def _given(self, member: int) -> Given:
+        name = f"{member:08}"
+        samples = [
+            (str(place), Presented(position_of(one), template=one.to_bytes()))
+            for place, one in enumerate(self.templates(member))
+        ]
+        return Given(Member(name, name, name, "enrolled"), tuple(samples))
+
+    def images(self, member: Member) -> list[tuple[Position, bytes]]:
+        """None."""
+        return []
+
+
+def measure(people: int, folder: Path) -> dict[str, object]:
+    """One population: found, and costs."""
+    source = Planted(people, 0.03)
+    settings = load_settings()
+    console = Console(stderr=True)
+    folder.mkdir(parents=True)
+    # 1. the job
+    batches = source.read(())
+    _, first = next(batches)
+    warm = folder / "warm"
+    (warm / "read").mkdir(parents=True)
+    read_batch(0, warm, first[:2], settings)
+    began = time.process_time()
+    read_batch(1, warm, first, settings)
+    reading = (time.process_time() - began) / len(first)
+    began = time.process_time()
+    found = dedup(source, folder / "job", settings, workers=1, console=console)
+    total = time.process_time() - began
+    gathered = Gathered((folder / "job").resolve())
+    # 2. its results
+    members, _ = members_and_faults(folder / "job")
+    pairs = len(gathered) * (len(gathered) - 1) / 2
+    named = {(a, b) for a, b, _ in np.load(folder / "job" / "named.npz")["named"].tolist()}
+    planted = _found(source, found, named, [c.members for c in clusters(members, found.doubles)])
+    # 3. what it costs
+    joins = _join_costs(gathered)
+    comparing = _comparing(folder, found)
+    named_share = found.named / pairs
+    batch = sum(joins.values()) + comparing * named_share * 1e6 + reading * len(gathered) / pairs * 1e6
+    search, enrolling = _loop(source)
+    loop = (search + enrolling) * len(gathered) / pairs * 1e6
+    return {
+        "people": people,
+        "encounters": len(gathered),
+        "pairs": int(pairs),
+        "planted": planted,
+        "named_for_exact_comparison": found.named,
+        "named_an_encounter": round(found.named / len(gathered), 2),
+        "false_matches": _false(source, found, "match"),
+        "false_reviews": _false(source, found, "review"),
+        "thresholds": asdict(found.thresholds),
+        "job_cpu_s": round(total, 1),
+        "job_cpu_without_making_people_s": round(batch * pairs / 1e6, 1),
+        "cpu_ms_an_encounter_read": round(1000 * reading, 2),
+        "cpu_ms_a_pair_compared": round(1000 * comparing, 3),
+        "join_cpu_s_a_million_pairs": {name: round(value, 4) for name, value in joins.items()},
+        "cpu_s_a_million_pairs": round(batch, 4),
+        "loop_of_searches": {
+            "searches_measured": SEARCHES,
+            "cpu_ms_a_search": round(1000 * search, 1),
+            "cpu_ms_an_encounter_added": round(1000 * enrolling, 2),
+            "cpu_s_a_million_pairs_extrapolated": round(loop, 4),
+            "times_the_batch": round(loop / batch, 1),
+        },
+    }
+
+
+def _found(
+    source: Planted, found: Found, named: set[tuple[int, int]], groups: Sequence[tuple[int, ...]]
+) -> dict[str, dict[str, int]]:
+    """By way: groups planted and found whole; pairs that direct comparison shows, and those of them named."""
+    thresholds = Thresholds.for_gallery(found.members)
+    together = {member: place for place, members in enumerate(groups) for member in members}
+    result = {}
+    for way, planted in source.groups.items():
+        row = {"groups": len(planted), "groups_found_whole": 0, "pairs": 0, "pairs_shown_directly": 0}
+        row |= {"of_them_named": 0}
+        for group in planted:
+            row["groups_found_whole"] += len({together.get(member, -member - 1) for member in group}) == 1
+            for a, b in combinations(group, 2):
+                forms = [form_of(source.templates(member)) for member in (a, b)]
+                candidate = candidate_of(compare_encounters(*forms))
+                decision, _ = decide(
+                    nik_known=False, candidates=[candidate], thresholds=thresholds, enough_evidence=True
+                )
+                row["pairs"] += 1
+                row["pairs_shown_directly"] += decision is not Decision.UNIQUE
+                row["of_them_named"] += decision is not Decision.UNIQUE and (a, b) in named
+        result[way] = row
+    return result
+
+
+def _false(source: Planted, found: Found, verdict: str) -> int:
+    whose = {member: group[0] for planted in source.groups.values() for group in planted for member in group}
+    return sum(
+        whose.get(pair.a, -1) != whose.get(pair.b, -2) for pair in found.doubles if pair.verdict == verdict
+    )
+
+
+def _join_costs(gathered: Gathered) -> dict[str, float]:
+    """Processor seconds a million pairs, of each modality, on tiles off the diagonal."""
+    side = min(PARAMS.tile, len(gathered) // 2)
+    rows, columns = np.arange(side), np.arange(side, 2 * side)
+    few, others = rows[: side // 2], columns[: side // 2]
+    a, b = gathered.fingers(rows), gathered.fingers(columns)
+    c, d = gathered.irises(few), gathered.irises(others)
+    [embedder] = gathered.embedders
+    e, f = gathered.faces(embedder, rows), gathered.faces(embedder, columns)
+    finger_worth = np.full(len(STRENGTHS) + 1, PARAMS.least_fingers[-1], dtype=np.float32)
+    iris_worth = np.array(PARAMS.least_irises, dtype=np.float32)
+    works: dict[str, tuple[Callable[[], object], int]] = {
+        "fingers": (lambda: finger_pairs(a, b, finger_worth, side), side * side),
+        "irises": (lambda: iris_pairs(c, d, iris_worth, PARAMS.farthest, side), (side // 2) ** 2),
+        "face": (lambda: face_pairs(e, f, 0.99, side), side * side),
+    }
+    costs = {}
+    for name, (work, count) in works.items():
+        times = []
+        for _ in range(3):
+            began = time.process_time()
+            work()
+            times.append(time.process_time() - began)
+        costs[name] = float(np.median(times)) / count * 1e6
+    return costs
+
+
+def _comparing(folder: Path, found: Found) -> float:
+    """Processor seconds for one named pair, forms included, over some of the job's own batches."""
+    named = np.load(folder / "job" / "named.npz")["named"]
+    some = named[np.linspace(0, len(named) - 1, min(len(named), 4 * PARAMS.pairs_a_batch)).astype(int)]
+    settings = load_settings(workers=1)
+    target = folder / "again"
+    (target / "compared").mkdir(parents=True)
+    (target / "gathered").symlink_to((folder / "job" / "gathered").resolve())
+    began = time.process_time()
+    compare_batch(0, target, some, found.thresholds, settings)
+    return (time.process_time() - began) / len(some)
+
+
+def _loop(source: Planted) -> tuple[float, float]:
+    """Processor seconds of one search among all of them, and of adding one."""
+    gallery = Gallery()
+    adding = 0.0
+    for member in range(len(source)):
+        templates = source.templates(member)
+        began = time.process_time()
+        gallery.add(member, member, form_of(templates))
+        adding += time.process_time() - began
+    members = np.linspace(0, len(source) - 1, SEARCHES + 1).astype(int).tolist()
+    times = []
+    for member in members:
+        templates = source.templates(member)
+        began = time.process_time()
+        gallery.search(form_of(templates), exclude=(member,))
+        times.append(time.process_time() - began)
+    return float(np.mean(times[1:])), adding / len(source)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="measure everybody against everybody")
+    parser.add_argument("--people", type=int, action="append", help="sizes of populations")
+    parser.add_argument("--folder", type=Path, help="work here")
+    parser.add_argument("--output", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    sizes = arguments.people or [3_000, 10_000]
+    folder = Path(tempfile.mkdtemp(dir=arguments.folder))
+    try:
+        rows = [measure(people, folder / str(people)) for people in sizes]
+    finally:
+        shutil.rmtree(folder)
+    report = {
+        "what": "everybody against everybody, doubles and triples planted among synthetic people",
+        "command": "python -m benchmarks.dedup " + " ".join(f"--people {people}" for people in sizes),
+        **provenance(),
+        "parameters": json.loads(json.dumps(asdict(PARAMS), default=str)),
+        "populations": rows,
+    }
+    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
