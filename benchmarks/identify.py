@@ -29,8 +29,8 @@ from capture.fingerprint.template import FingerprintTemplate
 from capture.sample import FingerPosition
 from matching.encounter import EncounterForm, encounter_form
 from matching.fingerprint.comparison import similarity
-from matching.fingerprint.shelf import PARAMS as FINGER_PARAMS
-from matching.gallery import PARAMS, Gallery, Match
+from matching.gallery import Gallery, Match
+from matching.search import PARAMS
 
 RESULT = ROOT / "benchmarks" / "results" / "identify.json"
 SEED = 2026
@@ -157,14 +157,6 @@ def impostor_quantile(forms: list[EncounterForm], rng: np.random.Generator, pair
     return float(np.quantile(scores, 0.999))
 
 
-def bytes_a_finger(gallery: Gallery, count: int) -> list[int]:
-    """What each finger of the first people holds.
-
-    A cylinder: 184 bytes packed, 8 of place, 4 of finger, 16 + 8 in the index; objects and tables besides.
-    """
-    return [220 * len(finger.cylinders) + 300 for key in range(count) for finger in gallery.form(key).fingers]
-
-
 def measure(data: Path, cache: Path | None, count: int, oracle: int, kept: Path | None) -> dict[str, object]:
     """Everything, as JSON values; `oracle` limits the real probes of a kind that meet everybody."""
     real = real_people(data, cache)
@@ -206,7 +198,7 @@ def measure(data: Path, cache: Path | None, count: int, oracle: int, kept: Path 
     tallies["synthetic, not enrolled"] = Tally()
     for templates in track(list(people(min(count, 100), SEED, first=count)), "strangers"):
         meet(tallies["synthetic, not enrolled"], gallery, templates, None, oracle=False)
-    sizes = bytes_a_finger(gallery, min(count, 1000))
+    sizes = gallery.sizes()
     pairs = min(20_000, 100 * count)
     real_forms = [encounter_form(impressions[0]) for group in real.values() for impressions in group]
     return {
@@ -214,15 +206,15 @@ def measure(data: Path, cache: Path | None, count: int, oracle: int, kept: Path 
         "command": f"python -m benchmarks.identify --people {count}",
         **provenance(),
         "encounters": len(gallery),
-        "parameters": asdict(PARAMS) | asdict(FINGER_PARAMS),
+        "parameters": asdict(PARAMS),
         "probes": {name: tally.summary() for name, tally in tallies.items()},
         "impostor_score_quantile_999": {
             "synthetic": impostor_quantile([gallery.form(i) for i in range(min(count, 1000))], rng, pairs),
             "real": impostor_quantile(real_forms, rng, pairs),
         },
-        "bytes_a_finger": {
-            "median": float(np.median(sizes)),
-            "p90": float(np.quantile(sizes, 0.9)),
+        "bytes_an_encounter": {
+            "searched": {m: round(n / len(gallery)) for m, n in sizes.searched.items()},
+            "compared": {m: round(n / len(gallery)) for m, n in sizes.compared.items()},
         },
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }

@@ -1,22 +1,129 @@
-"""Arrays that grow by appending, are saved whole, and come back mapped from disk."""
+"""Arrays that grow by appending, and files of named arrays that come back mapped from disk."""
 
+import os
+import zlib
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 _Number = TypeVar("_Number", bound=np.generic)
+Arrays = Mapping[str, NDArray[np.generic]]
+
+_ALIGNED = 64
 
 
-def grown(array: NDArray[_Number], size: int) -> NDArray[_Number]:
-    """The array with room for `size` rows, a quarter more than needed where it must grow."""
-    if size <= len(array):
-        return array
-    larger = np.zeros((size + size // 4, *array.shape[1:]), dtype=array.dtype)
-    larger[: len(array)] = array
-    return larger
+class Growing(Generic[_Number]):
+    """An array that grows by appending. What `filled` gave stays as it was, but for rows changed in place."""
+
+    __slots__ = ("_array", "_count")
+
+    def __init__(self, empty: NDArray[_Number]) -> None:
+        self._array = empty
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def filled(self) -> NDArray[_Number]:
+        """The rows there are, shared: writing to them changes what was given before."""
+        return self._array[: self._count]
+
+    def extend(self, rows: NDArray[_Number]) -> None:
+        """Append these rows."""
+        size = self._count + len(rows)
+        if size > len(self._array):
+            larger = np.zeros((size + size // 2, *self._array.shape[1:]), dtype=self._array.dtype)
+            larger[: self._count] = self.filled
+            self._array = larger
+        self._array[self._count : size] = rows
+        self._count = size
+
+    def append(self, row: NDArray[_Number] | float) -> None:
+        """Append one row."""
+        self.extend(np.asarray(row, dtype=self._array.dtype)[None])
+
+
+class Ragged(Generic[_Number]):
+    """Rows of different length: all of them behind each other, and where each ends."""
+
+    __slots__ = ("end", "flat")
+
+    def __init__(self, empty: NDArray[_Number]) -> None:
+        self.flat = Growing(empty)
+        self.end = Growing(np.zeros(0, dtype=np.int64))
+
+    def append(self, row: NDArray[_Number]) -> None:
+        """Append one row."""
+        self.flat.extend(row)
+        self.end.append(len(self.flat))
+
+
+def starts(end: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each row of a ragged array starts."""
+    return np.concatenate([np.zeros(1, dtype=np.int64), end])[:-1]
+
+
+def picked(
+    flat: NDArray[_Number], end: NDArray[np.int64], rows: NDArray[np.intp]
+) -> tuple[NDArray[_Number], NDArray[np.int64]]:
+    """Some rows of a ragged array, as such."""
+    if len(rows) == len(end):  # rows rise: these are all
+        return flat, end
+    first, length = starts(end)[rows], np.diff(end, prepend=0)[rows]
+    new_end = np.cumsum(length)
+    places = np.repeat(first - starts(new_end), length) + np.arange(new_end[-1] if len(rows) else 0)
+    return flat[places], new_end
+
+
+def joined_ends(ends: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Where each row ends when ragged arrays are put behind each other."""
+    before = 0
+    moved = [np.zeros(0, dtype=np.int64)]
+    for end in ends:
+        moved.append(end + before)
+        before += int(end[-1]) if len(end) else 0
+    return np.concatenate(moved)
+
+
+def write_arrays(path: Path, arrays: Arrays) -> dict[str, tuple[str, list[int], int, int]]:
+    """Write a new file of these arrays, on disk when this returns.
+
+    Of each by its name: dtype, shape, place in the file and CRC-32, as `map_arrays` wants them.
+    """
+    table = {}
+    with path.open("xb") as file:
+        for name, array in arrays.items():
+            file.write(bytes(-file.tell() % _ALIGNED))
+            content = np.ascontiguousarray(array)
+            table[name] = (array.dtype.str, list(array.shape), file.tell(), checksum(content))
+            content.tofile(file)
+        file.flush()
+        os.fsync(file.fileno())
+    return table
+
+
+def map_arrays(
+    path: Path, table: Mapping[str, tuple[str, list[int], int, int]]
+) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a file, in the page cache, read-only. Raises `ValueError` where the file is cut short."""
+    whole = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.zeros(0, dtype=np.uint8)
+    arrays = {}
+    for name, (dtype, shape, place, _) in table.items():
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if place + size > len(whole):
+            raise ValueError(f"{path.name} is cut short")
+        arrays[name] = np.asarray(whole[place : place + size]).view(dtype).reshape(shape)
+    return arrays
+
+
+def checksum(array: NDArray[np.generic]) -> int:
+    """CRC-32 of what the array holds. Cost: 0.5 s a GB."""
+    return zlib.crc32(array.reshape(-1).view(np.uint8).data)
 
 
 def npz(**arrays: NDArray[np.generic]) -> bytes:
@@ -26,8 +133,10 @@ def npz(**arrays: NDArray[np.generic]) -> bytes:
     return buffer.getvalue()
 
 
-def mapped(path: Path, dtype: type[_Number]) -> NDArray[_Number]:
-    """The numbers in the file, in the page cache; what is changed is changed in memory, not in the file."""
-    if path.stat().st_size == 0:
-        return np.zeros(0, dtype=dtype)
-    return np.asarray(np.memmap(path, dtype=dtype, mode="c"))
+def sync_folder(folder: Path) -> None:
+    """Have what the folder names on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

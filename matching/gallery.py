@@ -1,407 +1,379 @@
-"""The searchable gallery of encounters: an index for fingers, one for irises, one for faces.
+"""The searchable gallery of encounters: sealed segments, and the newest encounters before them.
 
-Search has two stages. Each modality names the subjects that stand out: fingers by votes of local descriptors,
-irises and faces by exact scans of all codes and vectors. Whoever is named by any of them is then compared in
-all modalities exactly. The gallery is derived data: the store can rebuild it, `watermark` says up to where it
-has followed the store, and a damaged copy on disk is refused, never repaired.
+Encounters are added to a delta in memory; now and then it becomes a segment whose arrays never change, is
+written to the gallery's folder, and merged with others as small. Removed encounters are marked, and left out
+when their segment is written anew. All of this happens behind the searches: a search takes the segments
+there are, and waits for nobody. The gallery is derived data: the store can rebuild it, `watermark` says up
+to where it has followed the store, and a damaged copy on disk is refused, never repaired.
 """
 
-import json
-import os
+import logging
+import math
 import threading
-import zlib
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import uuid4
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from matching.arrays import grown, npz
-from matching.encounter import EncounterComparison, EncounterForm, beside, compare_encounters
+from capture.sample import Modality
+from matching import folder as folders
+from matching.delta import Delta
+from matching.encounter import EncounterForm
 from matching.errors import GalleryDamaged
-from matching.face.shelf import FaceShelves
-from matching.fingerprint.cylinders import PARAMS as CYLINDER_PARAMS
-from matching.fingerprint.shelf import FingerShelves
-from matching.iris.shelf import IrisShelves
+from matching.search import Match, Snapshot
+from matching.segment import Segment, check, joined
+
+__all__ = ["Gallery", "Match", "Sizes"]
+
+log = logging.getLogger(__name__)
+
+FormOf = Callable[[int], EncounterForm | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """How many subjects each modality has compared exactly."""
+    """When segments are made and made anew."""
 
-    fingers: int = 20
-    irises: int = 5
-    faces: int = 5
-    # of them negative ones, one in so many: somebody's many held attempts must not hide who they are
-    held: int = 4
+    # encounters after which the delta becomes a segment, and the most of a segment that is merged
+    sealed: int = 4096
+    largest: int = 65_536
+    # so many segments of a size become one
+    merged: int = 4
+    # share of removed encounters at which a segment is written anew
+    removed: float = 0.05
 
 
 PARAMS = Params()
-_FORMAT = 3
-_MANIFEST = "gallery.json"
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """A subject, its encounter that compares best, and how."""
+class Sizes:
+    """How large a gallery is: by modality, bytes that every search reads and that exact comparison reads."""
 
-    key: int
-    subject: int
-    comparison: EncounterComparison
+    encounters: int
+    segments: int
+    searched: dict[Modality, int]
+    compared: dict[Modality, int]
 
 
 class Gallery:
-    """Encounters by key, each of one subject. Thread-safe: searches share, changes exclude.
+    """Encounters by key, each of one subject. Thread-safe; no method but `save` and `close` waits for long.
 
     A subject is any number; a negative one stands for an encounter that is nobody's yet.
-    `watermark` is the store's sequence number this gallery has followed up to; its owner sets it.
-    `face_file`: the calibration of the user's own face embedder, if there is one. Memory: 220 bytes a
-    cylinder, 300 a finger; 16 bytes a word of an iris code; 4 a value of a face vector. Codes, vectors and
-    packed cylinders of what is removed are forgotten at once; their room comes back when the gallery is
-    built anew.
+    `watermark` is the store's sequence number this gallery has followed up to; its owner sets it after the
+    change is made. `folder`: where segments are kept as they are made, else they stay in memory; what is
+    there is replaced. `face_file`: the calibration of the user's own face embedder, if there is one. Memory
+    and disk: see `sizes`.
     """
 
     __slots__ = (
-        "_entries",
+        "_alive",
+        "_delta",
         "_face_file",
-        "_faces",
-        "_fingers",
-        "_irises",
+        "_face_values",
+        "_folder",
         "_lock",
-        "_saving",
-        "_slots",
-        "_subjects",
+        "_maintaining",
+        "_sealed",
+        "_segments",
+        "_worker",
         "watermark",
     )
 
-    def __init__(self, *, face_file: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, face_file: Path | None = None) -> None:
         self.watermark = 0
+        self._folder = folder
         self._face_file = face_file
-        self._lock = _ReadersWriterLock()
-        self._saving = threading.Lock()
-        self._fingers = FingerShelves()
-        self._irises = IrisShelves()
-        self._faces = FaceShelves()
-        self._entries: dict[int, _Entry] = {}
-        self._subjects: dict[int, list[int]] = {}  # keys of each subject
-        self._slots = _Slots()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, key: int) -> bool:
-        return key in self._entries
-
-    def form(self, key: int) -> EncounterForm:
-        """Give the encounter's form, without descriptors; raises `KeyError`. Cost: 30 us a finger."""
-        with self._lock.reading():
-            return self._form(self._entries[key].slot)
-
-    def subject_keys(self, subject: int) -> tuple[int, ...]:
-        """Keys of the subject's encounters, in the order they were added; none for an unknown subject."""
-        with self._lock.reading():
-            return tuple(self._subjects.get(subject, ()))
-
-    def add(self, key: int, subject: int, form: EncounterForm) -> None:
-        """Add an encounter.
-
-        Raises `ValueError` where the key is in use, fingers have no descriptors, or a face vector is not as
-        long as others of its embedder. Places and directions of minutiae are kept as exactly as a template's
-        native bytes keep them. Cost: 0.5 ms a finger.
-        """
-        with self._lock.writing():
-            if key in self._entries:
-                raise ValueError(f"encounter {key} is in the gallery already")
-            slot = self._slots.take(subject)
-            try:
-                self._faces.add(slot, form.face)
-                self._fingers.add(slot, form.fingers)
-                self._irises.add(slot, form.irises)
-            except BaseException:
-                self._forget(slot)
-                raise
-            self._entries[key] = _Entry(subject, slot)
-            self._subjects.setdefault(subject, []).append(key)
-
-    def remove(self, key: int) -> None:
-        """Forget an encounter; raises `KeyError`. Cost about 1 ms a finger at 10,000 people."""
-        with self._lock.writing():
-            entry = self._entries.pop(key)
-            self._subjects[entry.subject].remove(key)
-            if not self._subjects[entry.subject]:
-                del self._subjects[entry.subject]
-            self._forget(entry.slot)
-
-    def _forget(self, slot: int) -> None:
-        self._fingers.remove(slot)
-        self._irises.remove(slot)
-        self._faces.remove(slot)
-
-    def search(self, probe: EncounterForm, *, exclude: Collection[int] = ()) -> list[Match]:
-        """Find the subjects most like the probe, best first, 30 at most, none of `exclude`.
-
-        Raises `NotCalibrated` where it meets samples that nobody has calibrated with the probe's.
-        Cost: about 50 ms on one thread at 10,000 people of ten fingers; four times that where ten fingers
-        of unknown position are sought on every shelf. Irises and face add 4 ms for each further
-        candidate they name, and at 100,000 people 40 ms for the scan of both eyes.
-        """
-        with self._lock.reading():
-            forms = self._forms(self._shortlist(probe, frozenset(exclude)))
-        return self._ranked(probe, forms)
-
-    def search_exhaustively(self, probe: EncounterForm, *, exclude: Collection[int] = ()) -> list[Match]:
-        """Compare every subject not in `exclude` exactly: what `search` is measured against."""
-        with self._lock.reading():
-            subjects = sorted(self._subjects.keys() - frozenset(exclude))
-        matches: list[Match] = []
-        for first in range(0, len(subjects), PARAMS.fingers):
-            with self._lock.reading():
-                forms = self._forms(subjects[first : first + PARAMS.fingers])
-            matches += self._ranked(probe, forms)
-        return sorted(matches, key=_rank)
-
-    def _form(self, slot: int) -> EncounterForm:
-        return EncounterForm(self._fingers.forms(slot), self._irises.forms(slot), self._faces.form(slot))
-
-    def _forms(self, subjects: list[int]) -> list[tuple[int, int, EncounterForm]]:
-        """Key, subject and form of all encounters of these subjects, those that are gone left out."""
-        return [
-            (key, subject, self._form(self._entries[key].slot))
-            for subject in subjects
-            for key in self._subjects.get(subject, ())
-        ]
-
-    def _ranked(self, probe: EncounterForm, forms: list[tuple[int, int, EncounterForm]]) -> list[Match]:
-        """Best encounter of each subject, best subject first, ties by scores, then by key."""
-        of_subject: dict[int, list[Match]] = {}
-        for key, subject, form in forms:
-            compared = compare_encounters(probe, form, face_file=self._face_file)
-            of_subject.setdefault(subject, []).append(Match(key, subject, compared))
-        best: list[Match] = []
-        for matches in of_subject.values():
-            first, *others = sorted(matches, key=_rank)
-            told = beside(first.comparison, [other.comparison for other in others])
-            best.append(replace(first, comparison=told))
-        return sorted(best, key=_rank)
-
-    def _shortlist(self, probe: EncounterForm, excluded: frozenset[int]) -> list[int]:
-        """Subjects to compare exactly: those whom any modality names."""
-        if len(self._subjects) - len(self._subjects.keys() & excluded) <= PARAMS.fingers:
-            return [subject for subject in self._subjects if subject not in excluded]
-        slots = len(self._slots)
-        listed: dict[int, None] = {}
-        if probe.fingers:
-            # what votes say of the last of them is little: the list is filled up with anybody
-            named = self._fingers.standing(probe.fingers, slots)
-            listed |= self._standing_out(named, -1.0, PARAMS.fingers, excluded)
-        if probe.irises:
-            named = self._irises.standing(probe.irises, slots)
-            listed |= self._standing_out(named, 0.0, PARAMS.irises, excluded)
-        if probe.face is not None:
-            named = self._faces.standing(probe.face, slots)
-            listed |= self._standing_out(named, 0.0, PARAMS.faces, excluded)
-        return list(listed)
-
-    def _standing_out(
-        self, standing: NDArray[np.float32], above: float, most: int, excluded: frozenset[int]
-    ) -> dict[int, None]:
-        """The subjects of the encounters that stand highest, so many at most, few of them held."""
-        listed: dict[int, None] = {}
-        held = 0
-        slots = np.flatnonzero(standing > above)
-        for slot in slots[np.argsort(-standing[slots], kind="stable")]:
-            if len(listed) == most:
-                break
-            subject = int(self._slots.subject[slot])
-            if subject in listed or subject not in self._subjects or subject in excluded:
-                continue
-            if subject < 0 and held == max(1, most // PARAMS.held):
-                continue
-            held += subject < 0
-            listed[subject] = None
-        return listed
-
-    def save(self, folder: Path) -> None:
-        """Write a copy; the old one stays valid until the new one is whole, whatever happens.
-
-        Every file is written under a new name and fsynced, then the manifest with their checksums replaces
-        the old one in one rename. Searches and changes wait only while the state is noted, under a second at
-        10,000 people.
-        """
-        with self._saving:
-            folder.mkdir(parents=True, exist_ok=True)
-            tag = uuid4().hex[:12]
-            with self._lock.reading():
-                watermark, files = self.watermark, self._files()
-            manifest = {
-                "format": _FORMAT,
-                "model": self._fingers.model,
-                "cylinders": asdict(CYLINDER_PARAMS),
-                "watermark": watermark,
-                "tag": tag,
-                "files": {
-                    f"{tag}-{name}": _write_durably(folder / f"{tag}-{name}", content)
-                    for name, content in files.items()
-                },
-            }
-            written = folder / f"{tag}.json"
-            _write_durably(written, [json.dumps(manifest, indent=1).encode()])
-            written.rename(folder / _MANIFEST)
-            _sync_folder(folder)
-            for path in folder.iterdir():
-                if path.name != _MANIFEST and not path.name.startswith(tag):
-                    path.unlink()
-
-    def _files(self) -> dict[str, Iterable[bytes]]:
-        """The state as contents by file name; later changes do not show in it."""
-        encounters = [(key, entry.subject, entry.slot) for key, entry in self._entries.items()]
-        table = npz(
-            encounters=np.array(encounters, dtype=np.int64).reshape(-1, 3),
-            subject_of_slot=self._slots.subject,
-        )
-        shelves = self._fingers.files() | self._irises.files() | self._faces.files()
-        return {"table.npz": [table]} | shelves
+        self._lock = threading.Lock()  # held for what takes microseconds
+        self._maintaining = threading.Lock()  # held while segments are written
+        self._worker: threading.Thread | None = None
+        self._segments: tuple[Segment, ...] = ()
+        self._sealed = 0  # the watermark of what is in segments
+        self._delta = Delta()
+        self._alive = 0
+        self._face_values: dict[bytes, int] = {}
 
     @classmethod
     def load(cls, folder: Path, *, face_file: Path | None = None) -> "Gallery":
-        """Read what `save` wrote; raises `GalleryDamaged` where it is incomplete, altered or outdated.
+        """The gallery kept in this folder; raises `GalleryDamaged` where it is altered or outdated.
 
-        Every byte is checked against its checksum; cylinders, codes and vectors then stay in the page cache,
-        mapped.
+        What searches read is checked against its checksums, the rest by `verify`; all of it stays in the
+        page cache, mapped. Cost: 1 s for 2 GB.
         """
-        try:
-            manifest = json.loads((folder / _MANIFEST).read_text())
-            gallery = cls(face_file=face_file)
-            versions = (_FORMAT, gallery._fingers.model, asdict(CYLINDER_PARAMS))
-            if (manifest["format"], manifest["model"], manifest["cylinders"]) != versions:
-                raise GalleryDamaged(f"the gallery in {folder} was made by another version: rebuild it")
-            for name, checksum in manifest["files"].items():
-                if _crc(folder / name) != checksum:
-                    raise GalleryDamaged(f"{name} in {folder} fails its checksum: rebuild the gallery")
-            gallery._read(folder, manifest["tag"], manifest["files"].keys())
-            gallery.watermark = int(manifest["watermark"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, BadZipFile) as error:
-            raise GalleryDamaged(f"the gallery in {folder} cannot be read: {error}") from error
+        gallery = cls(folder, face_file=face_file)
+        segments, watermark = folders.read(folder)
+        gallery._segments = tuple(segments)
+        gallery._alive = sum(int((~segment.dead).sum()) for segment in segments)
+        for segment in segments:
+            gallery._face_values |= {e: shelf.vector.shape[1] for e, shelf in segment.faces.items()}
+        gallery.watermark = gallery._sealed = watermark
         return gallery
 
-    def _read(self, folder: Path, tag: str, files: Collection[str]) -> None:
-        with np.load(folder / f"{tag}-table.npz", allow_pickle=False) as table:
-            encounters, subject_of_slot = table["encounters"], table["subject_of_slot"]
-        self._slots = _Slots(subject_of_slot)
-        for key, subject, slot in encounters.tolist():
-            self._entries[key] = _Entry(subject, slot)
-            self._subjects.setdefault(subject, []).append(key)
-        for shelves in (self._fingers, self._irises, self._faces):
-            shelves.restore(folder, tag, files)
+    def verify(self) -> None:
+        """Check what `load` did not; raises `GalleryDamaged`. Cost: 1 s for 2 GB, more from disk."""
+        for segment in self._segments:
+            check(segment, read_later=True)
 
+    def repair(self, form_of: FormOf, stop: threading.Event) -> int:
+        """Check what `load` did not, and make damaged segments anew of what `form_of` gives for their keys.
 
-def _rank(match: Match) -> tuple[float, float, int]:
-    """Likelihood ratios are capped: among equals the higher scores go first."""
-    compared = match.comparison
-    scores = sum(share.score for share in compared.shares) + sum(share.score for share in compared.irises)
-    if compared.face is not None:
-        scores += compared.face.score
-    return -compared.llr, -scores, match.key
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """An encounter: whose, and its slot, by which the shelves know it."""
-
-    subject: int
-    slot: int
-
-
-class _Slots:
-    """Numbers encounters densely, so that votes can be summed in arrays; a number is not used again."""
-
-    __slots__ = ("_count", "_subject")
-
-    def __init__(self, subject: NDArray[np.int64] | None = None) -> None:
-        self._subject = np.zeros(0, dtype=np.int64) if subject is None else subject
-        self._count = len(self._subject)
+        How many encounters these were. Searches go on meanwhile; `stop` ends it early.
+        """
+        repaired = 0
+        for segment in self._segments:
+            if stop.is_set():
+                break
+            try:
+                check(segment, read_later=True)
+            except GalleryDamaged as damage:
+                log.error("a segment of the gallery is made anew: %s", damage)
+                delta = Delta()
+                alive = ~segment.dead
+                for row in np.flatnonzero(alive).tolist():
+                    if stop.is_set():
+                        return repaired
+                    key = int(segment.keys[row])
+                    form = form_of(key)
+                    if form is None:
+                        alive[row] = False
+                    else:
+                        delta.add(key, int(segment.subjects[row]), form)
+                with self._maintaining:
+                    if segment in self._segments:
+                        self._replace([segment], delta.segment(), [alive])
+                        repaired += len(delta)
+                        if self._folder is not None:
+                            self._persist(self._folder)
+        return repaired
 
     def __len__(self) -> int:
-        return self._count
+        return self._alive
 
-    @property
-    def subject(self) -> NDArray[np.int64]:
-        """`(slots,)`: whose encounter each is."""
-        return self._subject[: self._count]
+    def __contains__(self, key: int) -> bool:
+        with self._lock:
+            return self._found(key) is not None
 
-    def take(self, subject: int) -> int:
-        self._subject = grown(self._subject, self._count + 1)
-        self._subject[self._count] = subject
-        self._count += 1
-        return self._count - 1
+    def _found(self, key: int) -> tuple[Segment, int] | None:
+        """Where the encounter is, if it is there."""
+        if (row := self._delta.row(key)) is not None:
+            return self._delta.segment(), row
+        for segment in reversed(self._segments):
+            if (row := segment.row(key)) is not None:
+                return segment, row
+        return None
 
+    def _now(self) -> Snapshot:
+        with self._lock:
+            segments = (*self._segments, self._delta.segment()) if len(self._delta) else self._segments
+        return Snapshot(segments, self._face_file)
 
-class _ReadersWriterLock:
-    """Many readers or one writer; a waiting writer goes before new readers."""
+    # Reading --------------------------------------------------------------------------------------
 
-    __slots__ = ("_changed", "_readers", "_waiting", "_writing")
+    def form(self, key: int) -> EncounterForm:
+        """The encounter's form; raises `KeyError`. Cost: 30 us, and that of cylinders where they are used."""
+        with self._lock:
+            found = self._found(key)
+        if found is None:
+            raise KeyError(key)
+        segment, row = found
+        return segment.form(row)
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._readers = 0
-        self._waiting = 0
-        self._writing = False
+    def subject_keys(self, subject: int) -> tuple[int, ...]:
+        """Keys of the subject's encounters, in the order they were added; none for an unknown subject."""
+        return self._now().subject_keys(subject)
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._writing and not self._waiting)
-            self._readers += 1
+    def search(self, probe: EncounterForm, *, exclude: Collection[int] = ()) -> list[Match]:
+        """Find the subjects most like the probe, best first, none of `exclude`.
+
+        Raises `NotCalibrated` where it meets samples that nobody has calibrated with the probe's, and
+        `GalleryDamaged` where a template on disk cannot be read. It sees every change that was made before.
+        """
+        return self.search_many([probe], exclude=exclude)[0]
+
+    def search_many(
+        self, probes: Sequence[EncounterForm], *, exclude: Collection[int] = ()
+    ) -> list[list[Match]]:
+        """`search` for several probes in one pass over the finger codes."""
+        now = self._now()
+        shortlists = now.shortlists(probes, frozenset(exclude))
+        return [now.compared(probe, names) for probe, names in zip(probes, shortlists, strict=True)]
+
+    def search_exhaustively(self, probe: EncounterForm, *, exclude: Collection[int] = ()) -> list[Match]:
+        """Compare every subject not in `exclude` exactly: what `search` is measured against."""
+        now = self._now()
+        return now.compared(probe, [subject for subject in now.subjects() if subject not in set(exclude)])
+
+    def segments(self) -> Iterator[Segment]:
+        """The segments there are, for whoever works on whole arrays; they do not change but for `dead`."""
+        with self._lock:
+            delta = (self._delta.segment(),) if len(self._delta) else ()
+            return iter((*self._segments, *delta))
+
+    def sizes(self) -> Sizes:
+        """How large the gallery is."""
+        searched, compared = dict.fromkeys(Modality, 0), dict.fromkeys(Modality, 0)
+        segments = list(self.segments())
+        for segment in segments:
+            for modality, (always, later) in segment.sizes().items():
+                searched[modality] += always
+                compared[modality] += later
+        return Sizes(len(self), len(segments), searched, compared)
+
+    # Changing -------------------------------------------------------------------------------------
+
+    def add(self, key: int, subject: int, form: EncounterForm) -> None:
+        """Add an encounter; every search that begins afterwards sees it.
+
+        Raises `ValueError` where the key is in use, or a face vector is not as long as others of its
+        embedder. Minutiae are kept as exactly as a template's native bytes keep them. Cost: that of finger
+        codes, 0.3 ms a finger.
+        """
+        for finger in form.fingers:
+            _ = finger.code, finger.native  # before the lock
+        with self._lock:
+            if self._found(key) is not None:
+                raise ValueError(f"encounter {key} is in the gallery already")
+            if form.face is not None:
+                values = self._face_values.setdefault(form.face.embedder, len(form.face.vector))
+                if len(form.face.vector) != values:
+                    raise ValueError(
+                        f"a vector of {len(form.face.vector)} values from an embedder of {values}"
+                    )
+            self._delta.add(key, subject, form)
+            self._alive += 1
+            full = len(self._delta) >= PARAMS.sealed
+        if full:
+            self._freeze()
+            self._maintain_soon()
+
+    def remove(self, key: int) -> None:
+        """Forget an encounter; no search that begins afterwards sees it. Raises `KeyError`.
+
+        Its data leave memory and disk when its segment is made anew, on `save` at the latest.
+        """
+        with self._lock:
+            found = self._found(key)
+            if found is None:
+                raise KeyError(key)
+            segment, row = found
+            if self._delta.row(key) is not None:
+                self._delta.remove(key)
+                crowded = False
+            else:
+                segment.dead[row] = True
+                crowded = segment.dead.mean() > PARAMS.removed
+            self._alive -= 1
+        if crowded:
+            self._maintain_soon()
+
+    # Segments -------------------------------------------------------------------------------------
+
+    def _freeze(self) -> None:
+        """Make the delta a segment in memory, and begin another."""
+        with self._lock:
+            if len(self._delta):
+                self._segments = (*self._segments, self._delta.segment())
+                self._delta = Delta()
+            self._sealed = self.watermark
+
+    def _maintain_soon(self) -> None:
+        """Have segments written, merged and made anew in the background."""
+        with self._lock:
+            if self._worker is None or not self._worker.is_alive():
+                self._worker = threading.Thread(target=self._maintain, name="gallery", daemon=True)
+                self._worker.start()
+
+    def _maintain(self) -> None:
         try:
-            yield
-        finally:
-            with self._changed:
-                self._readers -= 1
-                self._changed.notify_all()
+            with self._maintaining:
+                while group := self._due():
+                    self._made_anew(group)
+                if self._folder is not None:
+                    self._persist(self._folder)
+        except OSError:  # what is not on disk is in memory; the next seal tries again
+            log.exception("the gallery could not be kept in its folder")
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        with self._changed:
-            self._waiting += 1
-            self._changed.wait_for(lambda: not self._writing and not self._readers)
-            self._waiting -= 1
-            self._writing = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writing = False
-                self._changed.notify_all()
+    def _due(self) -> tuple[Segment, ...]:
+        """Adjacent segments to be made one, or one that has too many removed; none if all is well."""
+        segments = self._segments
+        for segment in segments:
+            if segment.dead.mean() > PARAMS.removed:
+                return (segment,)
+        # The newest are the smallest: of each size the last few that are no larger, once they are enough.
+        sizes = [int(math.log(len(segment), PARAMS.merged)) for segment in segments]
+        for size in sorted(set(sizes)):
+            first = len(segments)
+            rows = 0
+            while first and sizes[first - 1] <= size and rows + len(segments[first - 1]) <= PARAMS.largest:
+                first -= 1
+                rows += len(segments[first])
+            if len(segments) - first >= PARAMS.merged:
+                return segments[first:]
+        return ()
 
+    def _made_anew(self, group: Sequence[Segment]) -> None:
+        """Replace adjacent segments by one without what was removed."""
+        alive = [~segment.dead for segment in group]
+        self._replace(group, joined(group, alive), alive)
 
-def _write_durably(path: Path, chunks: Iterable[bytes]) -> int:
-    """Write a new file, on disk when this returns; its CRC-32."""
-    checksum = 0
-    with path.open("xb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-            checksum = zlib.crc32(chunk, checksum)
-        file.flush()
-        os.fsync(file.fileno())
-    return checksum
+    def _replace(self, group: Sequence[Segment], made: Segment, alive: Sequence[NDArray[np.bool_]]) -> None:
+        """Put a segment of the group's rows that are alive in its place; on disk, if the gallery is kept."""
+        if self._folder is not None and len(made):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            made = folders.keep(made, self._folder)
+        with self._lock:
+            # what was removed meanwhile
+            made.dead[:] = np.concatenate([s.dead[rows] for s, rows in zip(group, alive, strict=True)])
+            first = self._segments.index(group[0])
+            kept = (made,) if len(made) else ()
+            self._segments = (*self._segments[:first], *kept, *self._segments[first + len(group) :])
 
+    def _persist(self, folder: Path) -> None:
+        """Write what is not on disk yet, then make it the state that comes back."""
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            loose = [segment for segment in self._segments if segment.file is None]
+            for segment in loose:
+                self._made_anew([segment])
+            with self._lock:
+                if all(segment.file is not None for segment in self._segments):
+                    # Removals after `_sealed` are among these; to remove once more does no harm.
+                    noted = [replace(segment, dead=segment.dead.copy()) for segment in self._segments]
+                    sealed = self._sealed
+                    break
+        folders.publish(folder, noted, sealed)
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    def save(self, folder: Path) -> None:
+        """Keep everything in this folder, nothing of what was removed; the old state is valid until then.
 
+        The gallery's own folder, or another: a snapshot, which shares the files where it can. Searches and
+        changes go on meanwhile.
+        """
+        with self._maintaining:
+            self._freeze()
+            for segment in self._segments:
+                if segment.dead.any():
+                    self._made_anew([segment])
+            if self._folder is not None:
+                self._persist(self._folder)
+            if folder != self._folder:
+                folder.mkdir(parents=True, exist_ok=True)
+                with self._lock:
+                    noted = [replace(segment, dead=segment.dead.copy()) for segment in self._segments]
+                    sealed = self._sealed
+                folders.publish(folder, [folders.keep(segment, folder) for segment in noted], sealed)
 
-def _crc(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
+    def snapshot(self, folder: Path) -> None:
+        """A copy in a new folder that can be loaded, consistent though searches and changes go on.
+
+        Segments are linked where both folders are in one file system. Raises `FileExistsError`.
+        """
+        folder.mkdir(parents=True)
+        self.save(folder)
+
+    def close(self) -> None:
+        """Wait for what goes on in the background."""
+        if self._worker is not None:
+            self._worker.join()

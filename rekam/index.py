@@ -6,6 +6,7 @@ be trusted, and caught up with the store, or rebuilt from it.
 
 import logging
 import shutil
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 _FOLDER = "index"
 _OPENING = "index.opening"
 _SAVE_AFTER = 1000
+# An index on disk that is larger is checked to its last byte behind the service's back.
+_CHECKED_AT_START = 1 << 28
 
 
 class Progress(Protocol):
@@ -48,11 +51,17 @@ class Index:
         self._captured: dict[int, EncounterForm] = {}
         self._erased = False
         self._folder = store.folder / _FOLDER
+        self._stopping = threading.Event()
+        self._checking: threading.Thread | None = None
         self.gallery = self._opened(progress)
 
     def save(self) -> None:
         """Save the index beside the store; what was erased leaves the disk."""
+        self._stopping.set()
+        if self._checking is not None:
+            self._checking.join()
         self.gallery.save(self._folder)
+        self.gallery.close()
         if self._erased:
             self._store.compact()
 
@@ -62,29 +71,54 @@ class Index:
 
     def _opened(self, progress: Progress | None) -> Gallery:
         """The saved index, or an empty one where there is none to trust, caught up with the store."""
-        gallery = Gallery(face_file=self._face_file)
-        try:
-            if self._folder.exists():
-                gallery = Gallery.load(self._folder, face_file=self._face_file)
-        except GalleryDamaged as error:
-            log.warning("the saved index is not used and is rebuilt from the store: %s", error)
-        marker = self._store.folder / _OPENING
-        followed = marker.read_text(encoding="ascii") if marker.exists() else ""
-        with self._store.read() as reader:
-            last = reader.last_change()
-            trusted = not gallery.watermark or reader.continues(followed, gallery.watermark)
-        if not trusted:
-            log.warning("the saved index followed another history of the store and is rebuilt from this one")
-            gallery = Gallery(face_file=self._face_file)
-            shutil.rmtree(self._folder)
+        gallery = self._loaded()
+        if gallery is None:
+            # It may hold what was erased since, or be of an older format: nothing of it stays.
+            shutil.rmtree(self._folder, ignore_errors=True)
+            gallery = Gallery(self._folder, face_file=self._face_file)
         # Whatever is saved from now on followed the store as it is since it was opened.
-        written(marker, self._store.opening.encode("ascii"))
-        behind = last - gallery.watermark
+        written(self._store.folder / _OPENING, self._store.opening.encode("ascii"))
+        with self._store.read() as reader:
+            behind = reader.last_change() - gallery.watermark
         self.gallery = gallery
         self.follow(progress)
         if behind > _SAVE_AFTER:
             gallery.save(self._folder)
         return gallery
+
+    def _loaded(self) -> Gallery | None:
+        """The saved index, if it can be trusted; a large one is checked to the end while it serves."""
+        if not self._folder.exists():
+            return None
+        try:
+            gallery = Gallery.load(self._folder, face_file=self._face_file)
+            if in_short := sum(gallery.sizes().compared.values()) <= _CHECKED_AT_START:
+                gallery.verify()
+        except GalleryDamaged as error:
+            log.warning("the saved index is not used and is rebuilt from the store: %s", error)
+            return None
+        marker = self._store.folder / _OPENING
+        followed = marker.read_text(encoding="ascii") if marker.exists() else ""
+        with self._store.read() as reader:
+            if gallery.watermark and not reader.continues(followed, gallery.watermark):
+                log.warning(
+                    "the saved index followed another history of the store and is rebuilt from this one"
+                )
+                return None
+        if not in_short:
+            self._checking = threading.Thread(target=self._check, args=(gallery,), name="index-check")
+            self._checking.start()
+        return gallery
+
+    def _check(self, gallery: Gallery) -> None:
+        """Check the index to its last byte; what is damaged is made anew from the store."""
+
+        def form_of(key: int) -> EncounterForm | None:
+            with self._store.read() as reader:
+                return self._form_to_index(reader, key)
+
+        if repaired := gallery.repair(form_of, self._stopping):
+            log.warning("%d encounters of the index were made anew from the store", repaired)
 
     def follow(self, progress: Progress | None = None) -> None:
         """Apply the changes the index has not seen. Called after every commit, by the writing thread."""
@@ -107,10 +141,7 @@ class Index:
                     if progress is not None:
                         progress(change.seq - start, last - start)
         self._captured.clear()
-        if gone:
-            # The saved copy still holds what was erased: better none, until the next one is saved.
-            self._erased = True
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._erased |= bool(gone)
 
     def compared(
         self, reader: Reader, form: EncounterForm, keys: Iterable[int]

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from math import log
 from pathlib import Path
 
 import cv2
@@ -13,10 +12,8 @@ from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import ExtractorChoice, FingerprintTemplate
 from capture.sample import FingerPosition, Sample
 from matching.errors import ParametersUnavailable
-from matching.fingerprint.cylinders import BASE_WORDS, LAYERS, Cylinders, cylinders
+from matching.fingerprint.cylinders import cylinders
 from matching.fingerprint.descriptors import SIZE, DescriptorModel, descriptors, raw_descriptors
-from matching.fingerprint.packed import PACKED_WORDS, packed, places, unpacked
-from matching.fingerprint.votes import votes
 
 INDEX = (FingerPosition.RIGHT_INDEX,)
 
@@ -121,65 +118,3 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         DescriptorModel.from_file(path)
     with pytest.raises(ParametersUnavailable):
         DescriptorModel.from_file(tmp_path / "missing.npz")
-
-
-def test_votes_that_agree_add_up() -> None:
-    # the probe's three cylinders, and a finger that shows them a quarter turn further
-    probe = np.array([[0, 0, 0, 0], [100, 0, 100, 1], [0, 50, 900, 2]], dtype=np.int16)
-    quarter = 256
-    turned = np.array([[300, 300, quarter], [300, 200, 356], [350, 300, 1156 - 1024]], dtype=np.int16)
-    nonsense = np.array([[0, 0, 0], [0, 300, 0], [7, 7, 700]], dtype=np.int16)
-    reference = np.column_stack([np.concatenate([turned, nonsense]), np.zeros(6)]).astype(np.int16)
-    finger = np.array([0, 0, 0, 1, 1, 1], dtype=np.int32)
-    hits = np.array([[0, 3], [4, 1], [2, 5]])
-    first, second = log(3 / 1), log(3 / 2)
-    score = votes(hits, probe, reference, finger, 3)
-    np.testing.assert_allclose(score, [2 * first + second, first, 0], rtol=1e-5)
-    # a removed row has no vote, and -1 stands for no neighbour
-    finger[2] = -1
-    hits[0, 1] = -1
-    np.testing.assert_allclose(
-        votes(hits, probe, reference, finger, 3), [first + second, first, 0], rtol=1e-5
-    )
-
-
-def test_a_cylinder_votes_once_in_a_group() -> None:
-    probe = np.array([[0, 0, 0, 0]], dtype=np.int16)
-    reference = np.array([[5, 5, 3, 0], [6, 5, 3, 1]], dtype=np.int16)
-    score = votes(np.array([[1, 0]]), probe, reference, np.zeros(2, dtype=np.int32), 1)
-    np.testing.assert_allclose(score, [log(3)], rtol=1e-6)
-
-
-def test_packing_is_exact() -> None:
-    assert PACKED_WORDS == 23
-    for template in person(3, 1):
-        made = cylinders(template)
-        kept = unpacked(packed(made), places(made))
-        np.testing.assert_array_equal(kept.bits, made.bits)
-        np.testing.assert_array_equal(kept.mask, made.mask)
-        np.testing.assert_array_equal(kept.minutia, made.minutia)
-        np.testing.assert_array_equal(kept.x, np.rint(made.x))
-        np.testing.assert_array_equal(kept.y, np.rint(made.y))
-        whole = np.rint(made.direction * (512 / np.pi)) % 1024
-        np.testing.assert_allclose(kept.direction * (512 / np.pi), whole, atol=1e-3)
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_any_cells_within_the_base_survive_packing(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    middle = np.arange(16) - 7.5
-    base = (middle[:, None] ** 2 + middle[None] ** 2 <= 64).ravel()
-    cells = (rng.random((5, LAYERS + 1, 256)) < 0.5) & base
-    words = np.packbits(cells, axis=2, bitorder="little").view(np.uint64)
-    zeros = np.zeros(5, dtype=np.float32)
-    made = Cylinders(
-        zeros,
-        zeros,
-        zeros,
-        np.ascontiguousarray(words[:, :LAYERS].reshape(5, LAYERS * BASE_WORDS)),
-        np.ascontiguousarray(words[:, LAYERS]),
-        np.arange(5, dtype=np.int32),
-    )
-    kept = unpacked(packed(made), places(made))
-    np.testing.assert_array_equal(kept.bits, made.bits)
-    np.testing.assert_array_equal(kept.mask, made.mask)

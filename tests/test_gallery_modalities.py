@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -20,15 +19,17 @@ from capture.face.template import FaceTemplate
 from capture.iris.template import IrisTemplate, rotated
 from capture.sample import EyePosition, Modality
 from capture.sample import FingerPosition as Finger
+from matching.delta import Delta
 from matching.encounter import EncounterForm, EyeArrangement, encounter_form
-from matching.errors import GalleryDamaged, NotCalibrated
+from matching.errors import NotCalibrated
 from matching.face.comparison import FaceForm, compare_faces
-from matching.face.shelf import FaceShelves
+from matching.face.shelf import raise_cosines
 from matching.gallery import Gallery
 from matching.iris.comparison import IrisForm
 from matching.iris.scan import blocked, scan
 from matching.iris.shelf import PARAMS as IRIS_PARAMS
-from matching.iris.shelf import IrisShelves
+from matching.iris.shelf import IrisesProbe, raise_nearness
+from matching.segment import Segment, joined
 
 TWO = (Finger.RIGHT_THUMB, Finger.LEFT_INDEX)
 RIGHT, LEFT = EyePosition.RIGHT, EyePosition.LEFT
@@ -219,46 +220,24 @@ def test_lives_on_after_it_came_back(gallery: Gallery, tmp_path: Path) -> None:
 def test_nothing_of_a_removed_body_is_saved(gallery: Gallery, tmp_path: Path) -> None:
     def on_disk(form: EncounterForm) -> list[bool]:
         assert form.face is not None
-        saved = b"".join(path.read_bytes() for path in sorted(tmp_path.iterdir()))
-        lanes = np.concatenate(
-            [np.fromfile(path, dtype=np.uint64).reshape(-1, 8) for path in sorted(tmp_path.glob("*.blocks"))]
-        )
-        words = [word for iris in form.irises for word in iris.code[:32] if word]
+        saved = [path.read_bytes() for path in sorted(tmp_path.glob("*.segment"))]
+        words = [np.frombuffer(part[: len(part) // 8 * 8], dtype=np.uint64) for part in saved]
+        scanned = [word for iris in form.irises for word in iris.code[:32] if word]
+        kept = [form.face.vector.tobytes(), form.fingers[0].native, form.fingers[0].code.tobytes()]
+        kept += [iris.code[32:].tobytes() for iris in form.irises]
         return [
-            form.face.vector.tobytes() in saved,
-            bool(np.isin(words, lanes).any()),
-            any(iris.code[32:].tobytes() in saved for iris in form.irises),
+            *(any(content in part for part in saved) for content in kept),
+            bool(np.isin(scanned, np.concatenate(words)).any()),
         ]
 
     gallery.save(tmp_path)
-    assert on_disk(whole(9)) == [True] * 3
+    assert on_disk(whole(9)) == [True] * 6
     loaded = Gallery.load(tmp_path)
     for holder in (gallery, loaded):
         holder.remove(9)
         holder.save(tmp_path)
-        assert on_disk(whole(9)) == [False] * 3
-
-
-def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize("damage", [_flip, Path.unlink])
-def test_damage_is_noticed_in_every_file(
-    gallery: Gallery, tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    gallery.save(tmp_path)
-    named = {path.name.split("-", 1)[-1] for path in tmp_path.iterdir()}
-    assert {"irises.npz", "iris-1.blocks", "iris-2.rest", f"face-{EMBEDDER.hex()}.vectors"} <= named
-    for path in sorted(tmp_path.glob("*-iris*")) + sorted(tmp_path.glob("*-face*")):
-        kept = path.read_bytes()
-        damage(path)
-        with pytest.raises(GalleryDamaged):
-            Gallery.load(tmp_path)
-        path.write_bytes(kept)
-    assert len(Gallery.load(tmp_path)) == PEOPLE
+        assert on_disk(whole(9)) == [False] * 6
+        holder.add(9, 109, whole(9))
 
 
 def test_faces_of_two_embedders_live_side_by_side(gallery: Gallery) -> None:
@@ -278,80 +257,78 @@ def test_faces_of_two_embedders_live_side_by_side(gallery: Gallery) -> None:
     assert gallery.search(EncounterForm(whole(71, 3).fingers))[0].comparison.llr < 2
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def in_segments(held: dict[int, EncounterForm], data: st.DataObject) -> tuple[Segment, list[int]]:
+    """These encounters as the rows of a segment: joined of several, some of whose rows are gone."""
+    deltas = [Delta()]
+    for key, form in held.items():
+        deltas[-1].add(key, key, form)
+        if data.draw(st.integers(0, 9)) == 0:
+            deltas.append(Delta())
+    segments = [delta.segment() for delta in deltas]
+    alive = [
+        np.array([data.draw(st.integers(0, 4)) > 0 for _ in range(len(s))], dtype=bool) for s in segments
+    ]
+    made = joined(segments, alive)
+    return made, made.keys.tolist()
+
+
+@settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_iris_shelves_find_what_brute_force_finds(tmp_path: Path, data: st.DataObject) -> None:
-    shelves = IrisShelves()
-    held: dict[int, tuple[IrisForm, ...]] = {}
-    slots = data.draw(st.integers(1, 40))
-    for slot in range(slots):
+def test_iris_shelves_find_what_brute_force_finds(data: st.DataObject) -> None:
+    held: dict[int, EncounterForm] = {}
+    for key in range(data.draw(st.integers(1, 40))):
         pair = encounter_form(irises=eyes(data.draw(st.integers(0, 8)), data.draw(st.integers(0, 2)))).irises
         kept = data.draw(st.sampled_from([pair, pair[:1], pair[1:], unknown(EncounterForm((), pair)).irises]))
-        shelves.add(slot, kept)
-        held[slot] = kept
-        if data.draw(st.integers(0, 4)) == 0:
-            gone = data.draw(st.sampled_from(sorted(held)))
-            shelves.remove(gone)
-            del held[gone]
-        if data.draw(st.integers(0, 9)) == 0:
-            shelves = _from_disk(shelves, IrisShelves(), tmp_path)
+        held[key] = EncounterForm((), kept)
     probe = encounter_form(irises=eyes(data.draw(st.integers(0, 8)), 3)).irises
     probe = data.draw(st.sampled_from([probe, probe[:1], unknown(EncounterForm((), probe)).irises]))
+    segment, keys = in_segments(held, data)
 
     def near(a: IrisForm, others: list[IrisForm]) -> float:
         distances = [scan(a, blocked(b.code[None, :32].copy(), b.mask[None, :32].copy()))[0] for b in others]
         return max((0.5 - float(d) for d in distances if d <= np.float32(IRIS_PARAMS.farthest)), default=0.0)
 
-    expected = np.zeros(slots)
-    for slot, irises in held.items():
+    expected = np.zeros(len(keys))
+    for row, key in enumerate(keys):
+        irises = held[key].irises
         like = sum(near(a, [b for b in irises if a.eye == b.eye or not a.eye * b.eye]) for a in probe)
         crossed = sum(near(a, [b for b in irises if a.eye and b.eye == a.eye.other]) for a in probe)
-        expected[slot] = max(like, crossed)
-    np.testing.assert_allclose(shelves.standing(probe, slots), expected, atol=1e-6)
-    for slot, irises in held.items():
-        for a, b in zip(shelves.forms(slot), irises, strict=True):
+        expected[row] = max(like, crossed)
+    totals = np.zeros((2, len(keys) + 3), dtype=np.float32)
+    raise_nearness(segment.irises, [IrisesProbe(()), IrisesProbe(probe)], totals, 3, len(keys))
+    np.testing.assert_allclose(totals[1, 3:], expected, atol=1e-6)
+    assert not totals[0].any()
+    for row, key in enumerate(keys):
+        for a, b in zip(segment.form(row).irises, held[key].irises, strict=True):
             np.testing.assert_array_equal(a.code, b.code)
+            np.testing.assert_array_equal(a.mask, b.mask)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_face_shelves_find_what_brute_force_finds(tmp_path: Path, data: st.DataObject) -> None:
-    shelves = FaceShelves()
-    held: dict[int, FaceForm] = {}
-    slots = data.draw(st.integers(1, 40))
+def test_face_shelves_find_what_brute_force_finds(data: st.DataObject) -> None:
     embedders = (EMBEDDER, bytes(8))
-    for slot in range(slots):
-        template = face(data.draw(st.integers(0, 8)), 1, data.draw(st.sampled_from(embedders)))
-        form = encounter_form(face=template).face
-        assert form is not None
-        shelves.add(slot, form)
-        held[slot] = form
-        if data.draw(st.integers(0, 4)) == 0:
-            gone = data.draw(st.sampled_from(sorted(held)))
-            shelves.remove(gone)
-            del held[gone]
-        if data.draw(st.integers(0, 9)) == 0:
-            shelves = _from_disk(shelves, FaceShelves(), tmp_path)
+    held = {
+        key: encounter_form(face=face(data.draw(st.integers(0, 8)), 1, data.draw(st.sampled_from(embedders))))
+        for key in range(data.draw(st.integers(1, 40)))
+    }
     probe = encounter_form(face=face(data.draw(st.integers(0, 8)), 2)).face
     assert probe is not None
-    expected = np.zeros(slots)
-    for slot, form in held.items():
+    segment, keys = in_segments(held, data)
+    expected = np.zeros(len(keys))
+    for row, key in enumerate(keys):
+        form = held[key].face
+        assert form is not None
         if form.embedder == probe.embedder:
-            expected[slot] = max(2 * compare_faces(probe, form) - 1, 0)
-    np.testing.assert_allclose(shelves.standing(probe, slots), expected, atol=1e-6)
-    assert all((shelves.form(slot) is None) == (slot not in held) for slot in range(slots))
-
-
-Shelves = TypeVar("Shelves", IrisShelves, FaceShelves)
-
-
-def _from_disk(shelves: Shelves, empty: Shelves, folder: Path) -> Shelves:
-    tag = f"t{len(list(folder.iterdir()))}"
-    contents = shelves.files()
-    for name, chunks in contents.items():
-        (folder / f"{tag}-{name}").write_bytes(b"".join(chunks))
-    empty.restore(folder, tag, [f"{tag}-{name}" for name in contents])
-    return empty
+            expected[row] = 2 * compare_faces(probe, form) - 1
+    totals = np.zeros((2, len(keys) + 3), dtype=np.float32)
+    raise_cosines(segment.faces, [None, probe], totals, 3)
+    np.testing.assert_allclose(totals[1, 3:], expected, atol=1e-6)
+    for row, key in enumerate(keys):
+        kept, given_face = segment.form(row).face, held[key].face
+        assert kept is not None
+        assert given_face is not None
+        np.testing.assert_array_equal(kept.vector, given_face.vector)
 
 
 def test_many_threads_at_once(gallery: Gallery, tmp_path: Path) -> None:

@@ -69,8 +69,7 @@ def test_a_data_folder_of_the_first_release_goes_on(tmp_path: Path, caplog: pyte
         held = service.enroll(2, again(fingers(0), 1))
     assert held.decision == types_pb2.DECISION_DUPLICATE
     as_the_first_release_wrote_it(data)
-    manifest = data / "index" / "gallery.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
+    (data / "index" / "gallery.json").write_text(json.dumps({"format": 1}, indent=1))
 
     with running(data) as service:
         assert "made by another version" in caplog.text

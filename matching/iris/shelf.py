@@ -1,17 +1,16 @@
 """The irises of a gallery: the scan code of every eye in blocks, scanned exactly, one shelf per eye."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capture.iris.template import GROUP_WORDS, IrisCoder
 from capture.sample import EyePosition
-from matching.arrays import grown, mapped, npz
+from matching.arrays import Growing, Ragged, joined_ends, picked
 from matching.iris.comparison import IrisForm
-from matching.iris.scan import LANES, Words, scan_within
+from matching.iris.scan import LANES, Rotations, Words, blocked, rotations, scan_within, unblocked
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,161 +24,138 @@ class Params:
 PARAMS = Params()
 
 
-class IrisShelves:
-    """The irises of encounters, which go by slots: small numbers, never used again. Not thread-safe."""
+@dataclass(frozen=True, slots=True, eq=False)
+class IrisShelf:
+    """Right, left or unknown eyes, m of them, in the order of their encounters.
 
-    __slots__ = ("_at", "_shelves")
-
-    def __init__(self) -> None:
-        self._shelves = {eye: _Shelf() for eye in EyePosition}
-        # of each slot, its irises as (shelf, number on the shelf)
-        self._at: dict[int, tuple[tuple[EyePosition, int], ...]] = {}
-
-    def add(self, slot: int, irises: Sequence[IrisForm]) -> None:
-        """Keep an encounter's irises."""
-        if irises:
-            self._at[slot] = tuple((iris.eye, self._shelves[iris.eye].add(slot, iris)) for iris in irises)
-
-    def remove(self, slot: int) -> None:
-        """Forget an encounter's irises, if it has any; nothing of their codes is kept."""
-        for eye, number in self._at.pop(slot, ()):
-            self._shelves[eye].remove(number)
-
-    def forms(self, slot: int) -> tuple[IrisForm, ...]:
-        """An encounter's irises, as they were added."""
-        return tuple(self._shelves[eye].form(eye, number) for eye, number in self._at.get(slot, ()))
-
-    def standing(self, irises: Sequence[IrisForm], slots: int) -> NDArray[np.float32]:
-        """`(slots,)`: by how much each encounter's eyes are alike these, summed over eyes, 0 if not.
-
-        One eye adds 0.5 less its distance, where that is near enough; eyes as they were declared or swapped.
-        """
-        declared = np.zeros(slots, dtype=np.float32)
-        swapped = np.zeros(slots, dtype=np.float32)
-        for iris in irises:
-            eyes = {iris.eye, EyePosition.UNKNOWN} if iris.eye else set(EyePosition)
-            declared += self._nearness(iris, eyes, slots)
-            if iris.eye:
-                swapped += self._nearness(iris, {iris.eye.other}, slots)
-        return np.maximum(declared, swapped)
-
-    def _nearness(self, iris: IrisForm, eyes: set[EyePosition], slots: int) -> NDArray[np.float32]:
-        best = np.zeros(slots, dtype=np.float32)
-        for eye in eyes:
-            self._shelves[eye].raise_to_nearness(iris, best)
-        return best
-
-    def files(self) -> dict[str, Iterable[bytes]]:
-        """Contents by file name, as `restore` reads them; later changes do not show in them."""
-        at = [(slot, *place) for slot, places in self._at.items() for place in places]
-        files: dict[str, Iterable[bytes]] = {
-            "irises.npz": [npz(at=np.array(at, dtype=np.int64).reshape(-1, 3))]
-        }
-        for eye, shelf in self._shelves.items():
-            if len(shelf):
-                files |= {f"iris-{eye}{end}": content for end, content in shelf.files().items()}
-        return files
-
-    def restore(self, folder: Path, tag: str, files: Collection[str]) -> None:
-        """Become what wrote these files."""
-        with np.load(folder / f"{tag}-irises.npz", allow_pickle=False) as table:
-            rows = table["at"].tolist()
-        at: dict[int, list[tuple[EyePosition, int]]] = {}
-        for slot, eye, number in rows:
-            at.setdefault(slot, []).append((EyePosition(eye), number))
-        self._at = {slot: tuple(places) for slot, places in at.items()}
-        for eye, shelf in self._shelves.items():
-            if f"{tag}-iris-{eye}.npz" in files:
-                shelf.restore(folder, f"{tag}-iris-{eye}")
-
-
-class _Shelf:
-    """Right, left or unknown eyes: their scan codes in blocks of eight, and what else their codes have.
-
-    The blocks that came from disk stay mapped; those added since lie behind them. A number is not used again;
-    codes of removed numbers are empty, so that no scan finds them.
+    `slot` `(m,) int32`: whose each is, by the encounter's row in its segment; `blocks` `(B, 32, 2, 8)
+    uint64`: scan codes and masks, see `matching.iris.scan`; `rest` uint64: code and mask beyond them, behind
+    each other, each up to `end` `(m,) int64`; `coder` and `quality` `(m,) uint8`.
     """
 
-    __slots__ = ("_blocks", "_coder", "_count", "_mapped", "_quality", "_rest", "_slot")
+    slot: NDArray[np.int32]
+    blocks: Words
+    coder: NDArray[np.uint8]
+    quality: NDArray[np.uint8]
+    rest: Words
+    end: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            getattr(self, field.name).setflags(write=False)
+
+    def forms(self, eye: EyePosition, row: int) -> list[IrisForm]:
+        """The eyes of the encounter in this row, as they were added."""
+        made = []
+        for number in range(*np.searchsorted(self.slot, (row, row + 1)).tolist()):
+            scanned = self.blocks[number // LANES, :, :, number % LANES].T
+            rest = self.rest[self.end[number - 1] if number else 0 : self.end[number]].reshape(2, -1)
+            words = np.concatenate([scanned, rest], axis=1)
+            words.setflags(write=False)
+            coder, quality = IrisCoder(self.coder[number]), int(self.quality[number])
+            made.append(IrisForm(eye, words[0], words[1], coder, quality))
+        return made
+
+    def kept(self, new_row: NDArray[np.int32]) -> "IrisShelf":
+        """The eyes whose encounters get a new row, by the old one; those with -1 are left out."""
+        rows = np.flatnonzero(new_row[self.slot] >= 0)
+        rest, end = picked(self.rest, self.end, rows)
+        blocks = self.blocks
+        if len(rows) < len(self.slot):
+            words = unblocked(blocks, len(self.slot))[rows]
+            blocks = blocked(words[:, :, 0], words[:, :, 1])
+        return IrisShelf(new_row[self.slot[rows]], blocks, self.coder[rows], self.quality[rows], rest, end)
+
+    @classmethod
+    def joined(cls, shelves: Sequence["IrisShelf"]) -> "IrisShelf":
+        """The eyes of all of them behind each other."""
+        words = np.concatenate([unblocked(shelf.blocks, len(shelf.slot)) for shelf in shelves])
+        return cls(
+            slot=np.concatenate([shelf.slot for shelf in shelves]),
+            blocks=blocked(words[:, :, 0], words[:, :, 1]),
+            coder=np.concatenate([shelf.coder for shelf in shelves]),
+            quality=np.concatenate([shelf.quality for shelf in shelves]),
+            rest=np.concatenate([shelf.rest for shelf in shelves]),
+            end=joined_ends([shelf.end for shelf in shelves]),
+        )
+
+
+class GrowingIrisShelf:
+    """A shelf that eyes are put on."""
+
+    __slots__ = ("_blocks", "_coder", "_quality", "_rest", "_slot")
 
     def __init__(self) -> None:
-        self._mapped = _NO_BLOCKS
-        self._blocks = _NO_BLOCKS  # grows
-        self._count = 0
-        self._slot = np.zeros(0, dtype=np.int32)
-        self._coder = np.zeros(0, dtype=np.uint8)
-        self._quality = np.zeros(0, dtype=np.uint8)
-        self._rest: list[Words] = []  # `(2, w)`: code and mask beyond the scan code
+        self._slot = Growing(np.zeros(0, dtype=np.int32))
+        self._blocks = Growing(np.zeros((0, GROUP_WORDS, 2, LANES), dtype=np.uint64))
+        self._coder = Growing(np.zeros(0, dtype=np.uint8))
+        self._quality = Growing(np.zeros(0, dtype=np.uint8))
+        self._rest = Ragged(np.zeros(0, dtype=np.uint64))
 
-    def __len__(self) -> int:
-        return self._count
-
-    def _block(self, number: int) -> NDArray[np.uint64]:
-        """`(32, 2, 8)`: the block that holds this number."""
-        block, before = number // LANES, len(self._mapped)
-        part, at = (self._mapped, block) if block < before else (self._blocks, block - before)
-        return part[at, :]
-
-    def add(self, slot: int, iris: IrisForm) -> int:
-        """Its number on this shelf."""
-        number = self._count
-        self._blocks = grown(self._blocks, number // LANES + 1 - len(self._mapped))
-        self._slot = grown(self._slot, number + 1)
-        self._coder = grown(self._coder, number + 1)
-        self._quality = grown(self._quality, number + 1)
+    def add(self, row: int, iris: IrisForm) -> None:
+        """Keep an eye of the encounter in this row."""
+        number = len(self._slot)
         words = np.stack([iris.code, iris.mask])
-        self._block(number)[:, :, number % LANES] = words[:, :GROUP_WORDS].T
-        self._rest.append(words[:, GROUP_WORDS:].copy())
-        self._slot[number] = slot
-        self._coder[number] = iris.coder
-        self._quality[number] = iris.quality
-        self._count += 1
-        return number
+        if number % LANES == 0:
+            self._blocks.append(np.zeros((GROUP_WORDS, 2, LANES), dtype=np.uint64))
+        self._blocks.filled[number // LANES, :, :, number % LANES] = words[:, :GROUP_WORDS].T
+        self._rest.append(words[:, GROUP_WORDS:].ravel())
+        self._coder.append(iris.coder)
+        self._quality.append(iris.quality)
+        self._slot.append(row)
 
-    def remove(self, number: int) -> None:
-        self._block(number)[:, :, number % LANES] = 0
-        self._rest[number] = _NO_REST
-
-    def form(self, eye: EyePosition, number: int) -> IrisForm:
-        """What was added under this number, and not removed."""
-        scanned = self._block(number)[:, :, number % LANES].T
-        words = np.concatenate([scanned, self._rest[number]], axis=1)
-        words.setflags(write=False)
-        return IrisForm(eye, words[0], words[1], IrisCoder(self._coder[number]), int(self._quality[number]))
-
-    def raise_to_nearness(self, iris: IrisForm, best: NDArray[np.float32]) -> None:
-        """Raise `best` `(slots,)` to 0.5 less the distance of the shelf's eyes that are near enough."""
-        used = -(-self._count // LANES) - len(self._mapped)
-        for first, blocks in ((0, self._mapped), (len(self._mapped) * LANES, self._blocks[: max(used, 0)])):
-            numbers, distances = scan_within(iris, blocks, PARAMS.farthest)
-            np.maximum.at(best, self._slot[first + numbers], np.float32(0.5) - distances)
-
-    def files(self) -> dict[str, Iterable[bytes]]:
-        """Contents by the end of the file name, as `restore` reads them."""
-        rows = npz(
-            slot=self._slot[: self._count],
-            coder=self._coder[: self._count],
-            quality=self._quality[: self._count],
-            rest_words=np.array([rest.shape[1] for rest in self._rest], dtype=np.int64),
+    def shelf(self) -> IrisShelf:
+        """The eyes there are."""
+        return IrisShelf(
+            self._slot.filled,
+            self._blocks.filled,
+            self._coder.filled,
+            self._quality.filled,
+            self._rest.flat.filled,
+            self._rest.end.filled,
         )
-        used = -(-self._count // LANES) - len(self._mapped)
-        return {
-            ".npz": [rows],
-            ".blocks": [self._mapped.tobytes(), self._blocks[: max(used, 0)].tobytes()],
-            ".rest": map(np.ndarray.tobytes, list(self._rest)),
-        }
-
-    def restore(self, folder: Path, name: str) -> None:
-        """Become what the shelf was that wrote these files."""
-        with np.load(folder / f"{name}.npz", allow_pickle=False) as rows:
-            self._slot, self._coder, self._quality = rows["slot"], rows["coder"], rows["quality"]
-            ends = 2 * np.cumsum(rows["rest_words"])
-        self._count = len(self._slot)
-        self._mapped = mapped(folder / f"{name}.blocks", np.uint64).reshape(-1, GROUP_WORDS, 2, LANES)
-        rest = mapped(folder / f"{name}.rest", np.uint64)
-        starts = np.concatenate([[0], ends[:-1]])
-        self._rest = [rest[start:end].reshape(2, -1) for start, end in zip(starts, ends, strict=True)]
 
 
-_NO_BLOCKS = np.zeros((0, GROUP_WORDS, 2, LANES), dtype=np.uint64)
-_NO_REST = np.zeros((2, 0), dtype=np.uint64)
+class IrisesProbe:
+    """A probe's eyes made ready for the scan."""
+
+    __slots__ = ("asked",)
+
+    def __init__(self, irises: Sequence[IrisForm]) -> None:
+        self.asked = [(iris.eye, rotations(iris)) for iris in irises]
+
+
+def raise_nearness(
+    shelves: Mapping[EyePosition, IrisShelf],
+    probes: Sequence[IrisesProbe],
+    totals: NDArray[np.float32],
+    base: int,
+    rows: int,
+) -> None:
+    """Put into `totals[i, base : base + rows]` by how much each encounter's eyes are alike those of probe i.
+
+    Summed over eyes, 0 if not alike: one eye adds 0.5 less its distance, where that is near enough; eyes as
+    they were declared or swapped. Cost: 70 ms a million eyes for each eye of a probe, twice.
+    """
+    for i, probe in enumerate(probes):
+        declared = np.zeros(rows, dtype=np.float32)
+        swapped = np.zeros(rows, dtype=np.float32)
+        for eye, turned in probe.asked:
+            eyes = {eye, EyePosition.UNKNOWN} if eye else set(EyePosition)
+            declared += _nearness(shelves, turned, eyes, rows)
+            if eye:
+                swapped += _nearness(shelves, turned, {eye.other}, rows)
+        totals[i, base : base + rows] = np.maximum(declared, swapped)
+
+
+def _nearness(
+    shelves: Mapping[EyePosition, IrisShelf], turned: Rotations, eyes: set[EyePosition], rows: int
+) -> NDArray[np.float32]:
+    best = np.zeros(rows, dtype=np.float32)
+    for eye in eyes & shelves.keys():
+        shelf = shelves[eye]
+        numbers, distances = scan_within(turned, shelf.blocks, PARAMS.farthest)
+        # the last block may have lanes that are empty, or being filled
+        there = numbers < len(shelf.slot)
+        np.maximum.at(best, shelf.slot[numbers[there]], np.float32(0.5) - distances[there])
+    return best

@@ -15,7 +15,7 @@ not find it (ISO/IEC 19795-1).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from math import log10
 from pathlib import Path
@@ -93,9 +93,9 @@ def hands(
         taken = found.setdefault(person, {}).setdefault(int(impression.number), {})
         template = extract(impression.path, ppi, cache).template
         if template is not None:
-            made = finger_form(change(FingerprintTemplate.from_bytes(template)))
             position = _POSITION[int(finger)]
-            taken[position] = FingerForm(position, made.cylinders, made.descriptors, made.extractor)
+            read = change(FingerprintTemplate.from_bytes(template))
+            taken[position] = finger_form(replace(read, position=position))
     people = [
         [EncounterForm(tuple(taken.values())) for _, taken in sorted(encounters.items())]
         for encounters in found.values()

@@ -1,0 +1,207 @@
+"""What every gallery does, whatever it is built on; an implementation is added to `MAKERS`."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from capture.sample import EyePosition
+from capture.sample import FingerPosition as Finger
+from matching import gallery as embedded
+from matching.encounter import EncounterForm, encounter_form
+from matching.face.comparison import FaceForm
+from matching.gallery import Gallery
+from tests.bodies import body
+from tests.prints import at
+
+PEOPLE = 48  # more than a shortlist
+
+Maker = Callable[[Path], Gallery]
+
+
+def in_memory(folder: Path) -> Gallery:
+    return Gallery()
+
+
+def on_disk(folder: Path) -> Gallery:
+    return Gallery(folder / "gallery")
+
+
+MAKERS: dict[str, Maker] = {"in memory": in_memory, "on disk": on_disk}
+
+
+@pytest.fixture(params=[("in memory", 4096), ("in memory", 7), ("on disk", 7)], ids=str)
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Maker:
+    """Makes empty galleries; embedded ones with many small segments too."""
+    name, sealed = request.param
+    monkeypatch.setattr(embedded, "PARAMS", replace(embedded.PARAMS, sealed=sealed, largest=16 * sealed))
+    return MAKERS[name]
+
+
+@pytest.fixture
+def gallery(make: Maker, tmp_path: Path) -> Iterator[Gallery]:
+    """Person i is subject 100 + i with encounter i."""
+    made = make(tmp_path)
+    for i in range(PEOPLE):
+        made.add(i, 100 + i, shown(i))
+    yield made
+    made.close()
+
+
+@cache
+def shown(number: int, seed: int = 0) -> EncounterForm:
+    """Person `number`, again with a seed."""
+    one = body(number) if seed == 0 else body(number).again(seed)
+    return encounter_form(one.fingers, one.irises, one.face)
+
+
+def found(gallery: Gallery, form: EncounterForm) -> int:
+    """Key of the best match."""
+    return gallery.search(form)[0].key
+
+
+def test_everybody_is_found_by_each_modality(gallery: Gallery) -> None:
+    assert len(gallery) == PEOPLE
+    for i in range(0, PEOPLE, 5):
+        again = shown(i, 3)
+        parts = [
+            again,
+            EncounterForm(again.fingers),
+            EncounterForm((), again.irises),
+            EncounterForm((), (), again.face),
+        ]
+        for part in parts:
+            best, *others = gallery.search(part)
+            assert (best.key, best.subject) == (i, 100 + i)
+            assert [m.comparison.llr for m in others] == sorted(
+                (m.comparison.llr for m in others), reverse=True
+            )
+            assert best.comparison == gallery.search_exhaustively(part)[0].comparison
+
+
+def test_an_exhaustive_search_compares_everybody(gallery: Gallery) -> None:
+    everybody = gallery.search_exhaustively(shown(5, 3), exclude={103})
+    assert sorted(match.subject for match in everybody) == [100 + i for i in range(PEOPLE) if i != 3]
+
+
+def test_several_probes_find_what_each_finds(gallery: Gallery) -> None:
+    probes = [shown(i, 3) for i in range(5)] + [EncounterForm(shown(7, 3).fingers), EncounterForm()]
+    assert gallery.search_many(probes) == [gallery.search(probe) for probe in probes]
+    assert gallery.search_many([]) == []
+
+
+def test_what_is_added_and_removed_shows_at_once(gallery: Gallery) -> None:
+    for i in range(PEOPLE, PEOPLE + 8):
+        gallery.add(i, i, shown(i))
+        assert found(gallery, shown(i, 2)) == i
+        gallery.remove(i)
+        assert i not in gallery
+        assert i not in [match.key for match in gallery.search(shown(i, 2))]
+        gallery.add(i, i, shown(i))
+    for i in range(0, PEOPLE, 6):
+        gallery.remove(i)
+        assert i not in [match.key for match in gallery.search(shown(i, 2))]
+    for i in range(PEOPLE + 8):
+        assert (i in gallery) == (i >= PEOPLE or i % 6 > 0)
+    assert len(gallery) == PEOPLE // 6 * 5 + 8
+
+
+def test_a_key_moves_to_another_subject(gallery: Gallery) -> None:
+    gallery.remove(4)
+    gallery.add(4, 999, shown(4))
+    best = gallery.search(shown(4, 2))[0]
+    assert (best.key, best.subject) == (4, 999)
+    assert gallery.subject_keys(104) == ()
+    assert gallery.subject_keys(999) == (4,)
+
+
+def test_a_subject_has_several_encounters(gallery: Gallery) -> None:
+    gallery.add(1002, 102, shown(2, 7))
+    gallery.add(1001, 102, shown(2, 8))
+    assert gallery.subject_keys(102) == (2, 1002, 1001)
+    matches = gallery.search(shown(2, 9))
+    assert [match.subject for match in matches].count(102) == 1
+    assert matches[0].subject == 102
+    gallery.remove(1002)
+    assert gallery.subject_keys(102) == (2, 1001)
+
+
+def test_excluded_subjects_are_not_found(gallery: Gallery) -> None:
+    matches = gallery.search(shown(3, 2), exclude={103, 104})
+    assert {103, 104}.isdisjoint(match.subject for match in matches)
+    assert len(matches) >= 20
+
+
+def test_what_cannot_be_added_changes_nothing(gallery: Gallery) -> None:
+    with pytest.raises(ValueError, match="already"):
+        gallery.add(0, 5, shown(70))
+    short = FaceForm(shown(0).face.vector[:64], shown(0).face.embedder, 50)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="64 values"):
+        gallery.add(70, 170, EncounterForm(shown(70).fingers, (), short))
+    with pytest.raises(KeyError):
+        gallery.remove(70)
+    with pytest.raises(KeyError):
+        gallery.form(70)
+    assert 70 not in gallery
+    assert len(gallery) == PEOPLE
+    assert found(gallery, shown(0, 2)) == 0
+
+
+def test_forms_come_back(gallery: Gallery) -> None:
+    for key in (0, 11, PEOPLE - 1):
+        kept, given = gallery.form(key), shown(key)
+        assert [finger.native for finger in kept.fingers] == [finger.native for finger in given.fingers]
+        for a, b in zip(kept.irises, given.irises, strict=True):
+            assert (a.eye, a.coder, a.quality) == (b.eye, b.coder, b.quality)
+            assert (a.code == b.code).all()
+            assert (a.mask == b.mask).all()
+        assert kept.face is not None
+        assert given.face is not None
+        assert (kept.face.vector == given.face.vector).all()
+
+
+def test_swapped_and_unknown_positions_are_found(gallery: Gallery) -> None:
+    again = body(9).again(4)
+    swapped = encounter_form([at(f, f.position.other_hand) for f in again.fingers])
+    unknown = encounter_form([at(f, Finger.UNKNOWN) for f in again.fingers[:2]])
+    eyes = EncounterForm((), tuple(replace(i, eye=i.eye.other) for i in shown(9, 4).irises))
+    any_eye = EncounterForm((), (replace(shown(9, 4).irises[0], eye=EyePosition.UNKNOWN),))
+    for probe in (swapped, unknown, eyes, any_eye):
+        assert found(gallery, probe) == 9
+    gallery.remove(9)
+    gallery.add(900, 109, EncounterForm(unknown.fingers, any_eye.irises))
+    for probe in (EncounterForm(shown(9).fingers), EncounterForm((), shown(9).irises)):
+        assert found(gallery, probe) == 900
+
+
+def test_held_attempts_hide_nobody(gallery: Gallery) -> None:
+    """Many held encounters of one person, each a subject of its own, leave room for who it is."""
+    for n in range(60):
+        gallery.add(2000 + n, -2000 - n, shown(6, 20 + n))
+    subjects = [match.subject for match in gallery.search(EncounterForm(shown(6, 3).fingers))]
+    assert 106 in subjects
+    assert 0 < sum(subject < 0 for subject in subjects) <= 5
+
+
+def test_few_people_are_all_compared(make: Maker, tmp_path: Path) -> None:
+    gallery = make(tmp_path)
+    assert gallery.search(shown(0)) == []
+    for i in range(20):
+        gallery.add(i, i, EncounterForm((), (), shown(i).face) if i == 4 else EncounterForm(shown(i).fingers))
+    assert len(gallery.search(EncounterForm((), shown(0).irises))) == 20
+    gallery.close()
+
+
+def test_it_comes_back_as_it_was(gallery: Gallery, tmp_path: Path) -> None:
+    gallery.remove(7)
+    gallery.watermark = 77
+    gallery.save(tmp_path / "gallery")
+    gallery.close()
+    loaded = Gallery.load(tmp_path / "gallery")
+    assert (len(loaded), loaded.watermark) == (PEOPLE - 1, 77)
+    for i in (0, 7, 33):
+        assert loaded.search(shown(i, 3)) == gallery.search(shown(i, 3))
+    loaded.add(7, 107, shown(7))
+    assert found(loaded, shown(7, 2)) == 7
