@@ -35,7 +35,7 @@ from capture.sample import FingerPosition
 from matching.decision import Decision, Thresholds, candidate_of, decide
 from matching.encounter import compare_encounters
 from matching.gallery import Gallery
-from matching.join import STRENGTHS, face_pairs, finger_pairs, iris_pairs
+from matching.join import CLASS_ENDS, face_pairs, finger_pairs, iris_pairs
 from rekam.capturing import Template, form_of, position_of
 from rekam.config import load_settings
 from rekam.exchange import Presented
@@ -247,7 +247,7 @@ def _join_costs(gathered: Gathered) -> dict[str, float]:
     c, d = gathered.irises(few), gathered.irises(others)
     [embedder] = gathered.embedders
     e, f = gathered.faces(embedder, rows), gathered.faces(embedder, columns)
-    finger_worth = np.full(len(STRENGTHS) + 1, PARAMS.least_fingers[-1], dtype=np.float32)
+    finger_worth = np.full(len(CLASS_ENDS) + 1, PARAMS.least_fingers[-1], dtype=np.float32)
     iris_worth = np.array(PARAMS.least_irises, dtype=np.float32)
     works: dict[str, tuple[Callable[[], object], int]] = {
         "fingers": (lambda: finger_pairs(a, b, finger_worth, side), side * side),

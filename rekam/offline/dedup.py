@@ -26,7 +26,7 @@ from matching.decision import Decision, Reason, Thresholds, candidate_of, decide
 from matching.encounter import EncounterComparison, beside, compare_encounters
 from matching.face.calibration import face_calibration
 from matching.join import (
-    STRENGTHS,
+    CLASS_ENDS,
     Floats,
     Pairs,
     affordable_thresholds,
@@ -55,7 +55,7 @@ class Params:
     """How the work is cut, and what is compared exactly.
 
     `fingers`, `irises`, `faces`: exact comparisons for each member on average at most, named by that
-    modality. `least_fingers`: summed evidence that is worth one, by class (`matching.join.STRENGTHS`);
+    modality: a pair serves both. `least_fingers`: summed evidence that is worth one, by class;
     `least_irises`: summed nearness, by number of eyes; `least_face`: log10 likelihood ratio.
     """
 
@@ -64,10 +64,10 @@ class Params:
     pairs_a_batch: int = 400
     sampled: int = 2048
     seed: int = 1
-    fingers: int = 20
+    fingers: int = 10
     irises: int = 2
     faces: int = 2
-    least_fingers: tuple[float, ...] = (-inf, -inf, -inf, 0.0, 3.0)
+    least_fingers: tuple[float, ...] = (-inf, -inf, -inf, -0.5, 3.0)
     least_irises: tuple[float, ...] = (inf, 0.145, 0.2)
     least_face: float = 2.0
     farthest: float = 0.40
@@ -250,7 +250,7 @@ def _plan(
         return differ
 
     # 2. fingers
-    everything = np.full(len(STRENGTHS) + 1, -inf, dtype=np.float32)
+    everything = np.full(len(CLASS_ENDS) + 1, -inf, dtype=np.float32)
     a, b = gathered.fingers(rows), gathered.fingers(columns)
     finger_pairs(a[:8], b[:8], everything, n)  # compiled before the clock runs
     start = time.thread_time()
