@@ -20,6 +20,7 @@ from matching.fingerprint.hands import FingerForm, likeness
 from matching.fingerprint.shelf import FingersProbe, raise_evidence
 from matching.iris.shelf import IrisesProbe, raise_nearness
 from matching.segment import Segment
+from matching.wanted import still_wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class Snapshot:
         """The probe compared exactly with these subjects, best first, ties by scores, then by key."""
         best: list[Match] = []
         for subject in subjects:
+            still_wanted()
             matches = [
                 Match(
                     int(segment.keys[row]),
@@ -144,7 +146,9 @@ class Snapshot:
 
     def _each(self) -> Iterator[tuple[int, Segment]]:
         """Each segment, and where its rows begin among all rows."""
-        return zip(self._base.tolist(), self._segments, strict=False)
+        for base, segment in zip(self._base.tolist(), self._segments, strict=False):
+            still_wanted()
+            yield base, segment
 
     def _by_fingers(
         self, fingers: Sequence[FingerForm], evidence: NDArray[np.float32], excluded: frozenset[int]
