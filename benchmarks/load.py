@@ -325,7 +325,6 @@ class Step:
     bystander: Latency
     bystander_failed: int
     late_p99: float
-    search_group: float
     commit_group: float
     resident_bytes: int
 
@@ -377,7 +376,6 @@ def step(
         bystander=Latency.of(bystander.seconds),
         bystander_failed=bystander.failed,
         late_p99=Latency.of([one.late for one in told]).p99,
-        search_group=_mean(before, after, "rekam_search_group_size"),
         commit_group=_mean(before, after, "rekam_commit_group_size"),
         resident_bytes=int(after["process_resident_memory_bytes"]),
     )
@@ -505,7 +503,7 @@ def _line(one: Step) -> str:
         f"refused {one.refused:.0%}, failed {one.failed:.0%}, "
         f"p50 {answered.p50:.3f} p95 {answered.p95:.3f} p99 {answered.p99:.3f} s; "
         f"refusals p99 {refusals.p99:.3f} s; bystander p99 {one.bystander.p99:.3f} s, "
-        f"{one.bystander_failed} failed; groups {one.search_group} {one.commit_group}"
+        f"{one.bystander_failed} failed; {one.commit_group} a commit"
     )
 
 
