@@ -42,6 +42,7 @@ from rekam.offline.dedup_job import (
     done_units,
     durably_written,
     opened_job,
+    read_unit,
     unit_file,
     workers_of,
 )
@@ -358,11 +359,7 @@ def _own(gathered: Gathered) -> Indices:
 
 def _named(gathered: Gathered, folder: Path, tiles: int) -> Indices:
     """`(k, 3)`: pairs of subjects that any tile names, each once, in order, and by which modalities."""
-    parts = []
-    for number in range(tiles):
-        with np.load(unit_file(folder, "joined", number)) as unit:
-            parts.append(unit["named"])
-    pairs = np.concatenate(parts)
+    pairs = np.concatenate([read_unit(folder, "joined", number)["named"] for number in range(tiles)])
     subjects = np.sort(gathered.subjects[pairs[:, :2]], axis=1)
     others = subjects[:, 0] != subjects[:, 1]
     subjects, by = subjects[others], pairs[others, 2]
@@ -389,9 +386,8 @@ def compare_batch(
             found += _own_compared(gathered, a, thresholds, settings)
         elif (one := _subjects_compared(gathered, a, b, by, thresholds, settings)) is not None:
             found.append(one)
-    durably_written(
-        unit_file(folder, "compared", number), json.dumps([asdict(one) for one in found]).encode()
-    )
+    rows = np.frombuffer(json.dumps([asdict(one) for one in found]).encode(), dtype=np.uint8)
+    durably_written(unit_file(folder, "compared", number), npz(rows=rows))
 
 
 def _subjects_compared(
@@ -470,5 +466,5 @@ def _compared(
 
 
 def _read_compared(folder: Path, number: int) -> Iterator[Compared]:
-    for row in json.loads(unit_file(folder, "compared", number).read_bytes()):
+    for row in json.loads(read_unit(folder, "compared", number)["rows"].tobytes()):
         yield Compared(**row | {"reasons": tuple(Reason(word) for word in row["reasons"])})
