@@ -43,7 +43,7 @@ from rich.table import Table
 from benchmarks.encounters import Fingers, again, enroll_request, made_up_nik, samples
 from benchmarks.population import TEN_FINGERS, person
 from benchmarks.provenance import ROOT, provenance
-from benchmarks.reliability import server
+from benchmarks.server_process import server
 from matching.decision import Decision
 from rekam.store import EncounterState, SampleRecord, Store
 from rekam.v1 import enrollment_pb2, identification_pb2, types_pb2
@@ -415,7 +415,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, max=60, help="How long each rate is offered.")] = 8.0,
     workload: Annotated[list[Workload] | None, typer.Option(help="What to ask for; repeat for more.")] = None,
     processes: Annotated[int, typer.Option(min=1, max=16, help="Client processes.")] = 2,
-    timeout: Annotated[float, typer.Option(min=0.1, max=120, help="Deadline of each call, seconds.")] = 3.0,
+    timeout: Annotated[float, typer.Option(min=0.1, max=120, help="Deadline of each call, seconds.")] = 5.0,
     setting: Annotated[list[str] | None, typer.Option(help="REKAM_NAME=value for the server.")] = None,
     results: Annotated[Path, typer.Option(help="Folder of the result files.")] = RESULTS,
 ) -> None:
