@@ -4,19 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability import (
-    Broken,
-    corrupted_index,
-    full_disk,
-    jumping_clock,
-    kill_rounds,
-    no_room_for_files,
-    race_rounds,
-    read_trace,
-    server,
-    soaked,
-    traced_enrolment,
-)
+from benchmarks.ill_treatment import corrupted_index, full_disk, jumping_clock, no_room_for_files, soaked
+from benchmarks.reliability import kill_rounds, race_rounds, read_trace, traced_enrolment
+from benchmarks.server_process import Broken, server
 
 
 def test_what_was_acknowledged_survives_kill_and_nothing_is_enrolled_twice(tmp_path: Path) -> None:
