@@ -128,14 +128,17 @@ class Planted:
                 self.groups.setdefault(way, []).append(group)
                 index += 1
         self.digest = f"{people} {share}"
+        self._shown: dict[int, Templates] = {}
 
     def __len__(self) -> int:
         return len(self._made)
 
     def templates(self, member: int) -> Templates:
         """What a member shows."""
-        index, again, shown = self._made[member]
-        return shown(everything(index, again))
+        if member not in self._shown:
+            index, again, shown = self._made[member]
+            self._shown[member] = shown(everything(index, again))
+        return self._shown[member]
 
     @property
     def batches(self) -> int:
@@ -330,18 +333,20 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes = arguments.people or [3_000, 10_000]
     folder = Path(tempfile.mkdtemp(dir=arguments.folder))
-    try:
-        rows = [measure(people, folder / str(people)) for people in sizes]
-    finally:
-        shutil.rmtree(folder)
+    populations: list[dict[str, object]] = []
     report = {
         "what": "everybody against everybody, doubles and triples planted among synthetic people",
         "command": "python -m benchmarks.dedup " + " ".join(f"--people {people}" for people in sizes),
         **provenance(),
         "parameters": json.loads(json.dumps(asdict(PARAMS), default=str)),
-        "populations": rows,
+        "populations": populations,
     }
-    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    try:
+        for people in sizes:
+            populations.append(measure(people, folder / str(people)))
+            arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    finally:
+        shutil.rmtree(folder)
     print(json.dumps(report, indent=1))
 
 

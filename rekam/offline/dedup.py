@@ -65,7 +65,7 @@ class Params:
     pairs_a_batch: int = 400
     sampled: int = 2048
     seed: int = 1
-    fingers: int = 10
+    fingers: int = 40
     irises: int = 2
     faces: int = 2
     least_fingers: tuple[float, ...] = (-inf, -inf, -inf, -0.5, 3.0)
