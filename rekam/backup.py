@@ -1,9 +1,10 @@
 """Backups of a running service: one folder each, whole or not there at all, and verified when restored.
 
     NAME/rekam.sqlite    all records, a compact copy of one moment
+    NAME/index/          the search index of shortly before; it catches up when a restored service starts
     NAME/backup.json     versions, size and SHA-256 of every file
 
-The search index is not in it: it is derived, and the first start after a restore makes it anew.
+An index on a server of its own (Milvus) is not in it: it is derived, and is made anew.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import re
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,11 +44,17 @@ class BackedUp:
 
 
 class Backups:
-    """Makes the backups of one store in the folder `parent`, one at a time; None where that is not set."""
+    """Makes the backups of one store in the folder `parent`, one at a time; None where that is not set.
 
-    def __init__(self, store: Store, parent: Path | None) -> None:
+    `copy_index` puts a copy of the search index into a folder.
+    """
+
+    def __init__(
+        self, store: Store, parent: Path | None, copy_index: Callable[[Path], None] = lambda folder: None
+    ) -> None:
         self._store = store
         self._parent = parent
+        self._copy_index = copy_index
         self._one = Lock()
 
     def make(self, name: str, check: Callable[[], None]) -> BackedUp:
@@ -81,7 +88,8 @@ class Backups:
         partial = parent / f"{_PARTIAL}{secrets.token_hex(8)}"
         partial.mkdir(mode=0o700)
         try:
-            # 2. One moment of the records, read back for its checksum.
+            # 2. The index first: it may be behind the records, never ahead of them. Then one moment of these.
+            self._copy_index(partial)
             self._store.copy_to(partial / DATABASE, check)
             with closing(
                 sqlite3.connect(f"{(partial / DATABASE).absolute().as_uri()}?immutable=1", uri=True)
@@ -89,7 +97,9 @@ class Backups:
                 [[sequence]] = copy.execute("SELECT coalesce(max(seq), 0) FROM change")
                 [[subjects]] = copy.execute("SELECT count(*) FROM subject")
                 [[schema]] = copy.execute("SELECT version_num FROM alembic_version")
-            size, digest = _checked(partial / DATABASE, check)
+            # 3. What came to lie there is read back for its checksums.
+            names = sorted(path.relative_to(partial).as_posix() for path in _files(partial))
+            files = {name: _checked(partial / name, check) for name in names}
             manifest = {
                 "format": _FORMAT,
                 "rekam": version("rekam"),
@@ -97,18 +107,19 @@ class Backups:
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "sequence": sequence,
                 "subjects": subjects,
-                "files": {DATABASE: {"bytes": size, "sha256": digest}},
+                "files": {name: {"bytes": size, "sha256": sha} for name, (size, sha) in files.items()},
             }
             written = json.dumps(manifest, indent=1).encode()
             (partial / MANIFEST).write_bytes(written)
-            # 3. All of it on the disk before it has a name.
-            for path in (partial / DATABASE, partial / MANIFEST, partial):
+            # 4. All of it on the disk before it has a name.
+            for path in (*partial.rglob("*"), partial):
                 _fsync(path)
             partial.rename(parent / name)
             _fsync(parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+        size = sum(size for size, _ in files.values())
         return BackedUp(parent / name, size, sequence, subjects, hashlib.sha256(written).digest())
 
 
@@ -121,41 +132,54 @@ def restore(backup: Path, data_dir: Path) -> BackedUp:
     try:
         written = (backup / MANIFEST).read_bytes()
         manifest = json.loads(written)
-        file = manifest["files"][DATABASE]
-        if manifest["format"] != _FORMAT or set(manifest["files"]) != {DATABASE}:
+        if manifest["format"] != _FORMAT:
             raise StoreDamaged(f"{backup} was made by another version of Rekam: restore it with that one")
-        expected = (int(file["bytes"]), str(file["sha256"]))
-        made = BackedUp(
-            backup,
-            expected[0],
-            int(manifest["sequence"]),
-            int(manifest["subjects"]),
-            hashlib.sha256(written).digest(),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = {str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in manifest["files"].items()}
+        if DATABASE not in files or any(not _inside(name) for name in files):
+            raise StoreDamaged(f"{backup} is no backup: its manifest names no database, or files elsewhere")
+        digest = hashlib.sha256(written).digest()
+        size = sum(size for size, _ in files.values())
+        made = BackedUp(backup, size, int(manifest["sequence"]), int(manifest["subjects"]), digest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreDamaged(f"{backup} is no backup, or not a whole one: {error}") from error
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in data_dir.glob(f"{_PARTIAL}*"):
-            left.unlink()  # of a restore that was killed
+            shutil.rmtree(left)  # of a restore that was killed
         if there := sorted(path.name for path in data_dir.iterdir() if path.name != LOCK):
             raise NotWritten(f"{data_dir} holds {there[0]} already: nothing was restored; name a new folder")
         partial = data_dir / f"{_PARTIAL}{secrets.token_hex(8)}"
         try:
-            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            shutil.copyfile(backup / DATABASE, partial)
-            # What was copied is verified, not what it was copied from.
-            if _checked(partial, lambda: None) != expected:
-                raise StoreDamaged(f"{backup / DATABASE} is not what was backed up: its checksum differs")
-            _fsync(partial)
-            partial.rename(data_dir / DATABASE)
+            partial.mkdir(mode=0o700)
+            for name, expected in files.items():
+                target = partial / name
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+                shutil.copyfile(backup / name, target)
+                # What was copied is verified, not what it was copied from.
+                if _checked(target, lambda: None) != expected:
+                    raise StoreDamaged(f"{backup / name} is not what was backed up: its checksum differs")
+            for path in (*partial.rglob("*"), partial):
+                _fsync(path)
+            # The database comes last: before, there is nothing that could be started.
+            for path in sorted(partial.iterdir(), key=lambda path: path.name == DATABASE):
+                path.rename(data_dir / path.name)
         finally:
-            partial.unlink(missing_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
         for path in (data_dir, data_dir.parent):
             _fsync(path)
     except OSError as error:
         raise NotWritten(f"{data_dir} cannot be written: {error.strerror or error}") from error
     return made
+
+
+def _inside(name: str) -> bool:
+    """Whether a manifest's name of a file stays in its folder."""
+    return not name.startswith("/") and set(name.split("/")).isdisjoint({"", ".", ".."})
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
 
 
 def _checked(path: Path, check: Callable[[], None]) -> tuple[int, str]:
