@@ -14,7 +14,7 @@ def restore_command(
     backup: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of the backup.")],
     data_dir: Annotated[Path, typer.Option(help="Data folder to make: new, or empty.")],
 ) -> None:
-    """Make a data folder of a backup, verified byte by byte. Its first start makes the search index."""
+    """Make a data folder of a backup, verified byte by byte."""
     with told_faults():
         made = restore(backup, data_dir)
         with Store.open(data_dir):
