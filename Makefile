@@ -69,6 +69,10 @@ bench: setup     ## measure every figure of the README, into benchmarks/results/
 	$(BIN)/python -m benchmarks.reliability kill
 	$(BIN)/python -m benchmarks.reliability race
 	$(BIN)/python -m benchmarks.reliability trace
+	$(BIN)/python -m benchmarks.reliability full
+	$(BIN)/python -m benchmarks.reliability corrupt
+	$(BIN)/python -m benchmarks.reliability clock
+	$(BIN)/python -m benchmarks.reliability soak
 	$(BIN)/python -m benchmarks.demo --data $(REKAM_DATA)/fingerprint/crossmatch --irises $(REKAM_DATA)/iris/casia_v1 --faces $(REKAM_DATA)/face/lfw --results benchmarks/results/demo.json
 
 PEOPLE ?= 10000 100000 1000000
