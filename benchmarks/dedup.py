@@ -1,17 +1,18 @@
 """Everybody against everybody: planted doubles found, and what it costs beside a loop of searches.
 
-    python -m benchmarks.dedup [--people 3000 --people 10000] [--folder DIR]
+    python -m benchmarks.dedup [--people 1000 --people 3000] [--folder DIR] [--cache DIR]
 
 The people are synthetic (`benchmarks.scale_population`): ten fingers, two irises and a face each. Some come
 again once or twice under other names, in several ways: with everything, with fingers only, with hands
 swapped, with fingers of unknown position, with two or one finger, four damaged ones, with irises only. A
 planted pair that direct comparison does not send to an operator cannot be found by anybody: both counts are
-given. Times are processor times of one process; the loop of searches is a sample of searches in a gallery of
+given. So are the pairs of real prints of the development sets. Times are processor times of one process; the loop of searches is a sample of searches in a gallery of
 the same people, extrapolated to everybody.
 """
 
 import argparse
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -24,7 +25,7 @@ from unittest.mock import patch
 import numpy as np
 from rich.console import Console
 
-from benchmarks.identify import damaged
+from benchmarks.identify import damaged, real_people
 from benchmarks.population import impression, person
 from benchmarks.provenance import ROOT, provenance
 from benchmarks.scale_population import SEED
@@ -33,7 +34,7 @@ from benchmarks.synthetic_faces import face
 from benchmarks.synthetic_iris_codes import capture, eyes
 from capture.fingerprint.template import FingerprintTemplate
 from capture.sample import FingerPosition
-from matching.decision import Decision, Thresholds, candidate_of, decide
+from matching.decision import Decision, candidate_of, decide
 from matching.encounter import compare_encounters
 from matching.fingerprint.code import DETAIL_BINS, code_evidence
 from matching.fingerprint.code_scan import scan_codes
@@ -150,15 +151,7 @@ class Planted:
         for number in range(self.batches):
             if number not in skipped:
                 some = range(number * BATCH, min((number + 1) * BATCH, len(self)))
-                yield number, tuple(self._given(member) for member in some)
-
-    def _given(self, member: int) -> Given:
-        name = f"{member:08}"
-        samples = [
-            (str(place), Presented(position_of(one), template=one.to_bytes()))
-            for place, one in enumerate(self.templates(member))
-        ]
-        return Given(Member(name, name, name, "enrolled"), tuple(samples))
+                yield number, tuple(_given(f"{member:08}", self.templates(member)) for member in some)
 
     def images(self, member: Member) -> list[tuple[Position, bytes]]:
         """None."""
@@ -223,11 +216,70 @@ def measure(people: int, folder: Path) -> dict[str, object]:
     }
 
 
+class Real:
+    """Every impression of the development sets as an encounter: nine people, and 40 fingers of one each."""
+
+    digest, batches = "development sets", 1
+
+    def __init__(self, data: Path, cache: Path | None) -> None:
+        people = [person for group in real_people(data, cache).values() for person in group]
+        self.whose = [number for number, person in enumerate(people) for _ in person]
+        self._encounters = [list(encounter) for person in people for encounter in person]
+
+    def templates(self, member: int) -> Templates:
+        """What a member shows."""
+        return list(self._encounters[member])
+
+    def read(self, skipped: Collection[int]) -> Iterator[tuple[int, Batch]]:
+        """The batch with its number, if it is not skipped."""
+        if 0 not in skipped:
+            yield 0, tuple(_given(str(n), self.templates(n)) for n in range(len(self.whose)))
+
+    def images(self, member: Member) -> list[tuple[Position, bytes]]:
+        """None."""
+        return []
+
+
+def measure_real(data: Path, cache: Path | None, folder: Path) -> dict[str, object]:
+    """Pairs of impressions of one person that direct comparison shows, found and false ones."""
+    source = Real(data, cache)
+    found = dedup(source, folder, load_settings(), workers=1, console=Console(stderr=True))
+    pairs = {(pair.a, pair.b) for pair in found.doubles}
+    rows = {}
+    for name, several in (("people of six fingers", True), ("people of one finger", False)):
+        row = {"pairs": 0, "shown_directly": 0, "found": 0}
+        for a, b in combinations(range(len(source.whose)), 2):
+            if source.whose[a] == source.whose[b] and (len(source.templates(a)) > 1) is several:
+                shown = _shown_directly(source.templates(a), source.templates(b), found)
+                row["pairs"] += 1
+                row["shown_directly"] += shown
+                row["found"] += (a, b) in pairs
+        rows[name] = row
+    false = sum(source.whose[pair.a] != source.whose[pair.b] for pair in found.doubles)
+    return {"encounters": found.members, "named": found.named, "false": false, **rows}
+
+
+def _shown_directly(first: Templates, second: Templates, found: Found) -> bool:
+    """Whether a comparison of the two alone would be shown to an operator, or match."""
+    candidate = candidate_of(compare_encounters(form_of(first), form_of(second)))
+    decision, _ = decide(
+        nik_known=False, candidates=[candidate], thresholds=found.thresholds, enough_evidence=True
+    )
+    return decision is not Decision.UNIQUE
+
+
+def _given(name: str, templates: Templates) -> Given:
+    samples = [
+        (str(place), Presented(position_of(one), template=one.to_bytes()))
+        for place, one in enumerate(templates)
+    ]
+    return Given(Member(name, name, name, "enrolled"), tuple(samples))
+
+
 def _found(
     source: Planted, found: Found, named: set[tuple[int, int]], groups: Sequence[tuple[int, ...]]
 ) -> dict[str, dict[str, int]]:
     """By way: groups planted and found whole; pairs that direct comparison shows, and those of them named."""
-    thresholds = Thresholds.for_gallery(found.members)
     together = {member: place for place, members in enumerate(groups) for member in members}
     result = {}
     for way, planted in source.groups.items():
@@ -236,14 +288,10 @@ def _found(
         for group in planted:
             row["groups_found_whole"] += len({together.get(member, -member - 1) for member in group}) == 1
             for a, b in combinations(group, 2):
-                forms = [form_of(source.templates(member)) for member in (a, b)]
-                candidate = candidate_of(compare_encounters(*forms))
-                decision, _ = decide(
-                    nik_known=False, candidates=[candidate], thresholds=thresholds, enough_evidence=True
-                )
+                shown = _shown_directly(source.templates(a), source.templates(b), found)
                 row["pairs"] += 1
-                row["pairs_shown_directly"] += decision is not Decision.UNIQUE
-                row["of_them_named"] += decision is not Decision.UNIQUE and (a, b) in named
+                row["pairs_shown_directly"] += shown
+                row["of_them_named"] += shown and (a, b) in named
         result[way] = row
     return result
 
@@ -329,16 +377,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="measure everybody against everybody")
     parser.add_argument("--people", type=int, action="append", help="sizes of populations")
     parser.add_argument("--folder", type=Path, help="work here")
+    parser.add_argument("--cache", type=Path, help="keep templates here, and take them from here")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    sizes = arguments.people or [3_000, 10_000]
+    sizes = arguments.people or [1_000, 3_000]
     folder = Path(tempfile.mkdtemp(dir=arguments.folder))
+    data = Path(os.environ.get("REKAM_DATA", ROOT.parent / "shared" / "data"))
     populations: list[dict[str, object]] = []
     report = {
         "what": "everybody against everybody, doubles and triples planted among synthetic people",
         "command": "python -m benchmarks.dedup " + " ".join(f"--people {people}" for people in sizes),
         **provenance(),
         "parameters": json.loads(json.dumps(asdict(PARAMS), default=str)),
+        "real_prints": measure_real(data, arguments.cache, folder / "real"),
         "populations": populations,
     }
     try:

@@ -52,7 +52,7 @@ from tests.conftest import ROOT
 SEED = 77
 PEOPLE = 48
 # Small tiles and batches, and few exact comparisons: every step has several units and something to leave out.
-SMALL = Params(tile=16, pairs_a_batch=5, fingers=3, irises=2, faces=2)
+SMALL = Params(tile=16, pairs_a_batch=5, everybody=10, fingers=3, affordable=0, irises=2, faces=2)
 TABLES = ("members.csv", "pairs.csv", "own_encounters.csv", "errors.csv")
 
 

@@ -55,8 +55,9 @@ Indices = NDArray[np.int64]
 class Params:
     """How the work is cut, and what is compared exactly.
 
-    `fingers`, `irises`, `faces`: exact comparisons for each member on average at most, named by that
-    modality: a pair serves both. `least_fingers`: summed evidence that is worth one, by class;
+    `everybody`: members up to which all pairs are compared exactly. `fingers`, `irises`, `faces`: beyond,
+    exact comparisons for each member on average at most, named by that modality; `affordable`: so many by
+    fingers in any case. `least_fingers`: summed evidence that is worth one, by class;
     `least_irises`: summed nearness, by number of eyes; `least_face`: log10 likelihood ratio.
     """
 
@@ -65,7 +66,9 @@ class Params:
     pairs_a_batch: int = 400
     sampled: int = 2048
     seed: int = 1
+    everybody: int = 64
     fingers: int = 40
+    affordable: int = 200_000
     irises: int = 2
     faces: int = 2
     least_fingers: tuple[float, ...] = (-inf, -inf, -inf, -0.5, 3.0)
@@ -236,7 +239,7 @@ def _plan(
     """What is to be joined and with which thresholds, from a sample of pairs; None: compare everybody."""
     n = len(gathered)
     pairs = n * (n - 1) / 2
-    if pairs <= params.fingers * n:
+    if n <= params.everybody:
         return None
     # 1. two samples of members, every one of the first with every one of the second
     drawn = np.random.default_rng((params.seed, n)).permutation(n)[: 2 * params.sampled]
@@ -259,8 +262,8 @@ def _plan(
     seconds += (time.thread_time() - start) / share * gathered.has_fingers
     kept = strangers(rows, columns, made)
     classes = np.minimum(a.classes[made.row], b.classes[made.column])[kept]
-    least = np.array(params.least_fingers, dtype=np.float32)
-    fingers = affordable_thresholds(made.score[kept], classes, share, params.fingers * n, least)
+    least, most = np.array(params.least_fingers, np.float32), max(params.fingers * n, params.affordable)
+    fingers = affordable_thresholds(made.score[kept], classes, share, most, least)
     # 3. irises, of a sixteenth of the sample
     irises = np.array(params.least_irises, dtype=np.float32)
     if gathered.slots:
