@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MILVUS := .milvus/.installed
 export REKAM_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help setup test check format proto demo bench fuzz clean
+.PHONY: help setup test check format proto demo bench bench-scale fuzz clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -65,10 +65,16 @@ bench: setup     ## measure every figure of the README, into benchmarks/results/
 	$(BIN)/python -m benchmarks.admission
 	$(BIN)/python -m benchmarks.request_memory
 	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.moving
 	$(BIN)/python -m benchmarks.reliability kill
 	$(BIN)/python -m benchmarks.reliability race
 	$(BIN)/python -m benchmarks.reliability trace
 	$(BIN)/python -m benchmarks.demo --data $(REKAM_DATA)/fingerprint/crossmatch --irises $(REKAM_DATA)/iris/casia_v1 --faces $(REKAM_DATA)/face/lfw --results benchmarks/results/demo.json
+
+PEOPLE ?= 10000 100000 1000000
+bench-scale: setup ## galleries of PEOPLE ("10000 100000 1000000"), resumable: hours, and 17 GB in .bench-cache/scale
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale $(foreach people,$(PEOPLE),--people $(people))
+	$(BIN)/python -m benchmarks.scale_page
 
 fuzz: setup      ## coverage-guided fuzzing of every parser, a minute each
 	$(BIN)/python -m benchmarks.fuzz_parsers

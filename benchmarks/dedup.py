@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from rich.console import Console
@@ -34,13 +35,25 @@ from capture.fingerprint.template import FingerprintTemplate
 from capture.sample import FingerPosition
 from matching.decision import Decision, Thresholds, candidate_of, decide
 from matching.encounter import compare_encounters
+from matching.fingerprint.code import DETAIL_BINS, code_evidence
+from matching.fingerprint.code_scan import scan_codes
 from matching.gallery import Gallery
-from matching.join import STRENGTHS, face_pairs, finger_pairs, iris_pairs
+from matching.join import (
+    CLASS_ENDS,
+    FINGERS,
+    FingerCodes,
+    face_pairs,
+    finger_evidence,
+    finger_pairs,
+    iris_pairs,
+)
 from rekam.capturing import Template, form_of, position_of
 from rekam.config import load_settings
 from rekam.exchange import Presented
-from rekam.offline.dedup import PARAMS, Found, compare_batch, dedup
-from rekam.offline.dedup_gathered import Gathered, members_and_faults, read_batch
+from rekam.offline import dedup as dedup_module
+from rekam.offline.dedup import PARAMS, Found, dedup
+from rekam.offline.dedup_gathered import Gathered, members_and_faults
+from rekam.offline.dedup_job import do_units
 from rekam.offline.dedup_results import clusters
 from rekam.offline.dedup_sources import Batch, Given, Member
 from rekam.position import Position
@@ -115,14 +128,17 @@ class Planted:
                 self.groups.setdefault(way, []).append(group)
                 index += 1
         self.digest = f"{people} {share}"
+        self._shown: dict[int, Templates] = {}
 
     def __len__(self) -> int:
         return len(self._made)
 
     def templates(self, member: int) -> Templates:
         """What a member shows."""
-        index, again, shown = self._made[member]
-        return shown(everything(index, again))
+        if member not in self._shown:
+            index, again, shown = self._made[member]
+            self._shown[member] = shown(everything(index, again))
+        return self._shown[member]
 
     @property
     def batches(self) -> int:
@@ -155,18 +171,19 @@ def measure(people: int, folder: Path) -> dict[str, object]:
     settings = load_settings()
     console = Console(stderr=True)
     folder.mkdir(parents=True)
-    # 1. the job
-    batches = source.read(())
-    _, first = next(batches)
-    warm = folder / "warm"
-    (warm / "read").mkdir(parents=True)
-    read_batch(0, warm, first[:2], settings)
-    began = time.process_time()
-    read_batch(1, warm, first, settings)
-    reading = (time.process_time() - began) / len(first)
-    began = time.process_time()
-    found = dedup(source, folder / "job", settings, workers=1, console=console)
-    total = time.process_time() - began
+    # 1. the job, in this process
+    steps = {"read_batch": 0.0, "join_tile": 0.0, "compare_batch": 0.0}
+
+    def timed(team: object, units: object, do: Callable[..., None], advance: object) -> None:
+        def clocked(*arguments: object) -> None:
+            began = time.thread_time()  # the thread that makes the next people does not count
+            do(*arguments)
+            steps[do.__name__] += time.thread_time() - began
+
+        do_units(team, units, clocked, advance)  # type: ignore[arg-type]
+
+    with patch.object(dedup_module, "do_units", timed):
+        found = dedup(source, folder / "job", settings, workers=1, console=console)
     gathered = Gathered((folder / "job").resolve())
     # 2. its results
     members, _ = members_and_faults(folder / "job")
@@ -174,12 +191,11 @@ def measure(people: int, folder: Path) -> dict[str, object]:
     named = {(a, b) for a, b, _ in np.load(folder / "job" / "named.npz")["named"].tolist()}
     planted = _found(source, found, named, [c.members for c in clusters(members, found.doubles)])
     # 3. what it costs
-    joins = _join_costs(gathered)
-    comparing = _comparing(folder, found)
-    named_share = found.named / pairs
-    batch = sum(joins.values()) + comparing * named_share * 1e6 + reading * len(gathered) / pairs * 1e6
+    millions = pairs / 1e6
+    reading, comparing = steps["read_batch"] / len(gathered), steps["compare_batch"] / found.named
+    batch = sum(steps.values()) / millions
     search, enrolling = _loop(source)
-    loop = (search + enrolling) * len(gathered) / pairs * 1e6
+    loop = (search + enrolling) * len(gathered) / millions
     return {
         "people": people,
         "encounters": len(gathered),
@@ -190,11 +206,12 @@ def measure(people: int, folder: Path) -> dict[str, object]:
         "false_matches": _false(source, found, "match"),
         "false_reviews": _false(source, found, "review"),
         "thresholds": asdict(found.thresholds),
-        "job_cpu_s": round(total, 1),
-        "job_cpu_without_making_people_s": round(batch * pairs / 1e6, 1),
+        "cpu_s": {name: round(seconds, 1) for name, seconds in steps.items()},
         "cpu_ms_an_encounter_read": round(1000 * reading, 2),
         "cpu_ms_a_pair_compared": round(1000 * comparing, 3),
-        "join_cpu_s_a_million_pairs": {name: round(value, 4) for name, value in joins.items()},
+        "join_cpu_s_a_million_pairs": {
+            name: round(value, 4) for name, value in _join_costs(gathered).items()
+        },
         "cpu_s_a_million_pairs": round(batch, 4),
         "loop_of_searches": {
             "searches_measured": SEARCHES,
@@ -247,10 +264,12 @@ def _join_costs(gathered: Gathered) -> dict[str, float]:
     c, d = gathered.irises(few), gathered.irises(others)
     [embedder] = gathered.embedders
     e, f = gathered.faces(embedder, rows), gathered.faces(embedder, columns)
-    finger_worth = np.full(len(STRENGTHS) + 1, PARAMS.least_fingers[-1], dtype=np.float32)
+    finger_worth = np.full(len(CLASS_ENDS) + 1, PARAMS.least_fingers[-1], dtype=np.float32)
     iris_worth = np.array(PARAMS.least_irises, dtype=np.float32)
     works: dict[str, tuple[Callable[[], object], int]] = {
-        "fingers": (lambda: finger_pairs(a, b, finger_worth, side), side * side),
+        "fingers, with hands swapped": (lambda: finger_pairs(a, b, finger_worth, side), side * side),
+        "fingers, as declared": (lambda: finger_evidence(a, b), side * side),
+        "fingers, as declared, one probe at a time": (lambda: _one_by_one(a[:200], b), 200 * side),
         "irises": (lambda: iris_pairs(c, d, iris_worth, PARAMS.farthest, side), (side // 2) ** 2),
         "face": (lambda: face_pairs(e, f, 0.99, side), side * side),
     }
@@ -261,21 +280,30 @@ def _join_costs(gathered: Gathered) -> dict[str, float]:
             began = time.process_time()
             work()
             times.append(time.process_time() - began)
-        costs[name] = float(np.median(times)) / count * 1e6
+        costs[name] = round(float(np.median(times)) / count * 1e6, 4)
     return costs
 
 
-def _comparing(folder: Path, found: Found) -> float:
-    """Processor seconds for one named pair, forms included, over some of the job's own batches."""
-    named = np.load(folder / "job" / "named.npz")["named"]
-    some = named[np.linspace(0, len(named) - 1, min(len(named), 4 * PARAMS.pairs_a_batch)).astype(int)]
-    settings = load_settings(workers=1)
-    target = folder / "again"
-    (target / "compared").mkdir(parents=True)
-    (target / "gathered").symlink_to((folder / "job" / "gathered").resolve())
-    began = time.process_time()
-    compare_batch(0, target, some, found.thresholds, settings)
-    return (time.process_time() - began) / len(some)
+def _one_by_one(rows: FingerCodes, columns: FingerCodes) -> None:
+    """The same sums by the scan of a 1:N search: each code against all of its position."""
+    table, slots = code_evidence(), np.arange(len(columns), dtype=np.int32)
+    codes = [np.ascontiguousarray(columns.codes[:, finger]) for finger in range(FINGERS)]
+    detail = [np.minimum(columns.bins[:, finger], DETAIL_BINS - 1) for finger in range(FINGERS)]
+    for row in range(len(rows)):
+        totals = np.zeros((1, len(columns)), dtype=np.float32)
+        for finger in range(FINGERS):
+            own = min(int(rows.bins[row, finger]), DETAIL_BINS - 1)
+            scan_codes(
+                codes[finger],
+                detail[finger],
+                slots,
+                rows.codes[row, finger : finger + 1],
+                table[own : own + 1],
+                np.zeros(1, dtype=np.intp),
+                totals,
+                0,
+                summed=True,
+            )
 
 
 def _loop(source: Planted) -> tuple[float, float]:
@@ -305,18 +333,20 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes = arguments.people or [3_000, 10_000]
     folder = Path(tempfile.mkdtemp(dir=arguments.folder))
-    try:
-        rows = [measure(people, folder / str(people)) for people in sizes]
-    finally:
-        shutil.rmtree(folder)
+    populations: list[dict[str, object]] = []
     report = {
         "what": "everybody against everybody, doubles and triples planted among synthetic people",
         "command": "python -m benchmarks.dedup " + " ".join(f"--people {people}" for people in sizes),
         **provenance(),
         "parameters": json.loads(json.dumps(asdict(PARAMS), default=str)),
-        "populations": rows,
+        "populations": populations,
     }
-    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    try:
+        for people in sizes:
+            populations.append(measure(people, folder / str(people)))
+            arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    finally:
+        shutil.rmtree(folder)
     print(json.dumps(report, indent=1))
 
 

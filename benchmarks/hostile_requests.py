@@ -867,7 +867,7 @@ def main(
     write: Annotated[bool, typer.Option("--write", help="Renew docs/hostile_requests.md.")] = False,
 ) -> None:
     """Send every row to a server and compare; with `--write` only renew the page."""
-    from benchmarks.reliability import server
+    from benchmarks.server_process import server
 
     console = Console()
     if write:

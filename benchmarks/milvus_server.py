@@ -57,7 +57,7 @@ _SETTINGS = {
     # a strong read waits for the next tick: 200 ms as shipped
     "proxy.timeTickInterval": "20",
     # how long a killed server is waited for when it comes back: 30 s as shipped
-    "common.session.ttl": "3",
+    "common.session.ttl": "15",
     "rootCoord.dmlChannelNum": "4",
     "log.level": "warn",
 }

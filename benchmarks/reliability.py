@@ -1,22 +1,20 @@
 """What the service promises under ill treatment, shown on real processes; recorded in benchmarks/results/.
 
-    python -m benchmarks.reliability kill    kill -9 in the middle of enrolments, with clients that retry
-    python -m benchmarks.reliability race    one person enrolled twice at the same moment
-    python -m benchmarks.reliability trace   the log is on disk before the answer leaves: system calls
+    python -m benchmarks.reliability kill      kill -9 amid enrolments and deletions, with clients that retry
+    python -m benchmarks.reliability race      one person enrolled twice at the same moment
+    python -m benchmarks.reliability trace     the log is on disk before the answer leaves: system calls
+    python -m benchmarks.reliability full      the disk fills up amid enrolments, and is emptied again
+    python -m benchmarks.reliability corrupt   bytes of the saved index are flipped, one file after the other
+    python -m benchmarks.reliability clock     the wall clock jumps by years, there and back
+    python -m benchmarks.reliability soak      everything at once for so many minutes, with memory watched
 
 Every server here is `rekam serve` in a process of its own, every client a gRPC client; people are synthetic.
 """
 
 import json
-import os
 import random
 import re
 import shutil
-import signal
-import socket
-import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,34 +25,37 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import grpc
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.acknowledged import (
+    CALL_SECONDS,
+    FINGERS,
+    SEED,
+    Enroller,
+    Kept,
+    enrolment,
+    what_is_kept,
+    with_database,
+)
 from benchmarks.encounters import again, enroll_request, made_up_nik
+from benchmarks.ill_treatment import (
+    ballast,
+    corrupted_index,
+    full_disk,
+    jumping_clock,
+    no_room_for_files,
+    soaked,
+)
 from benchmarks.population import person
 from benchmarks.provenance import ROOT, provenance
-from capture.iris.template import GROUP_WORDS, IrisTemplate
-from capture.sample import EyePosition, FingerPosition
+from benchmarks.server_process import Broken, server
 from rekam.client import Client
 from rekam.store import DATABASE
-from rekam.v1 import enrollment_pb2, gallery_pb2, types_pb2
+from rekam.v1 import enrollment_pb2, types_pb2
 
 RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
-SEED = 7
-FINGERS = (
-    FingerPosition.RIGHT_THUMB,
-    FingerPosition.RIGHT_INDEX,
-    FingerPosition.LEFT_THUMB,
-    FingerPosition.LEFT_INDEX,
-)
-CALL_SECONDS = 60
-START_SECONDS = 120
-PAUSE_SECONDS = 0.2
-# What a client may answer by sending the same request again.
-_RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
@@ -63,188 +64,34 @@ Rounds = Annotated[int, typer.Option(min=1, help="How often.")]
 Results = Annotated[Path, typer.Option(help="File of the results; each command renews its own part.")]
 
 
-class Broken(Exception):
-    """A promise was broken, or a server did not start; the text says which."""
-
-
-class ServerProcess:
-    """`rekam serve` on one port over one data folder, started, killed and started again."""
-
-    def __init__(self, folder: Path, before: Sequence[str] = ()) -> None:
-        self.data, self.log = folder / "data", folder / "server.log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.address = f"127.0.0.1:{self.port}"
-        self._before = list(before)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """Of the running process. Raises `Broken` where there is none."""
-        if self._process is None:
-            raise Broken("the server does not run")
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start it and wait until it listens. Raises `Broken` with its log where it does not."""
-        rekam = str(Path(sys.executable).with_name("rekam"))
-        command = [rekam, "serve", "--port", str(self.port), "--data-dir", str(self.data), "--workers", "2"]
-        said = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as log:
-            # A group of its own: a signal reaches the server also beneath another program.
-            self._process = subprocess.Popen(
-                [*self._before, *command], stderr=log, stdout=log, start_new_session=True
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while b"listens on" not in self.log.read_bytes()[said:]:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise Broken(f"the server did not start:\n{self.log.read_text()[said:]}")
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        """Pull the plug: SIGKILL."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Ask it to stop, and wait."""
-        self._end(signal.SIGTERM)
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, number)
-            self._process.wait(60)
-            self._process = None
-
-
-@contextmanager
-def server(folder: Path, before: Sequence[str] = ()) -> Iterator[ServerProcess]:
-    """A started server that does not outlive the block."""
-    process = ServerProcess(folder, before)
-    try:
-        process.start()
-        yield process
-    finally:
-        process.stop()
-
-
 # kill -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """What `kill -9` did. The promise holds where everything acknowledged is there, and once."""
+    """What `kill -9` did."""
 
     rounds: int
-    acknowledged: int
     in_flight_at_kill: int
     retries: int
     committed_but_unanswered: int
-    missing: int
-    changed: int
-    enrolled_twice: int
-    niks_with_two_subjects: int
-    not_found_by_search: int
-    database_sound: bool
     slowest_start_s: float
+    kept: Kept
 
     @property
     def held(self) -> bool:
         """Whether the promise held."""
-        faults = self.missing, self.changed, self.enrolled_twice, self.niks_with_two_subjects
-        return not any(faults) and not self.not_found_by_search and self.database_sound
-
-
-class _Enroller:
-    """Clients that enrol one person after the other, each until it is acknowledged."""
-
-    def __init__(self, address: str, clients: int) -> None:
-        self.address = address
-        self.answers: dict[int, enrollment_pb2.EnrollResponse] = {}
-        self.in_flight: set[int] = set()
-        self.retries = 0
-        self.failure: BaseException | None = None
-        self._next = 0
-        self._lock = threading.Lock()
-        self._finish = threading.Event()
-        self._threads = [threading.Thread(target=self._work) for _ in range(clients)]
-
-    def __enter__(self) -> "_Enroller":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let every client get its last acknowledgement."""
-        self._finish.set()
-        for thread in self._threads:
-            thread.join()
-
-    def check(self) -> None:
-        """Raise what ended a client."""
-        if self.failure is not None:
-            raise Broken(f"a client failed: {self.failure}") from self.failure
-
-    def _work(self) -> None:
-        try:
-            with Client(self.address) as client:
-                while not self._finish.is_set():
-                    with self._lock:
-                        number, self._next = self._next, self._next + 1
-                    request = enrolment(number)
-                    self.answers[number] = self._until_acknowledged(client, number, request)
-        except BaseException as error:
-            self.failure = error
-
-    def _until_acknowledged(
-        self, client: Client, number: int, request: enrollment_pb2.EnrollRequest
-    ) -> enrollment_pb2.EnrollResponse:
-        while True:
-            self.in_flight.add(number)
-            try:
-                return client.enrollment.Enroll(request, timeout=CALL_SECONDS)
-            except grpc.RpcError as error:
-                if not isinstance(error, grpc.Call) or error.code() not in _RETRIED:
-                    raise
-                with self._lock:
-                    self.retries += 1
-                time.sleep(PAUSE_SECONDS)
-            finally:
-                self.in_flight.discard(number)
-
-
-def enrolment(number: int) -> enrollment_pb2.EnrollRequest:
-    """The first enrolment of made-up person `number`, fingers and eyes: always the same bytes."""
-    request = enroll_request(f"kill-{number}", made_up_nik(number), person(number, SEED, FINGERS))
-    request.samples.extend(_eyes(number))
-    return request
-
-
-def _eyes(number: int, flipped: float = 0.0) -> list[types_pb2.Sample]:
-    """Both eyes of made-up person `number`: codes by chance, and a share of their bits the other way."""
-    samples = []
-    for eye in (EyePosition.RIGHT, EyePosition.LEFT):
-        rng = np.random.default_rng((SEED, number, eye))
-        bits = rng.random(64 * GROUP_WORDS) < 0.5
-        turned = rng.random(len(bits)) < flipped
-        code = np.packbits(bits ^ turned, bitorder="little").view("<u8").astype(np.uint64)
-        iris = IrisTemplate(code, np.full(len(code), 2**64 - 1, dtype=np.uint64), eye, 80)
-        position = types_pb2.EyePosition.ValueType(eye)
-        samples.append(
-            types_pb2.Sample(modality=types_pb2.MODALITY_IRIS, eye=position, template=iris.to_bytes())
-        )
-    return samples
+        return self.kept.held
 
 
 def kill_rounds(folder: Path, rounds: int, *, clients: int = 4, step: Step = lambda: None) -> Killed:
-    """Kill the server `rounds` times while clients enrol; then look at everything that was acknowledged."""
+    """Kill the server `rounds` times amid enrolments and deletions; then look at what was acknowledged."""
     chance = random.Random(SEED)
     in_flight = 0
     cut_off: dict[int, float] = {}
     starts = []
     with server(folder) as process:
-        with _Enroller(process.address, clients) as enroller:
+        with Enroller(process.address, clients) as enroller:
             for _ in range(rounds):
                 # 1. Some are acknowledged, others are on their way: now.
                 enough = len(enroller.answers) + chance.randint(1, 2 * clients)
@@ -252,79 +99,29 @@ def kill_rounds(folder: Path, rounds: int, *, clients: int = 4, step: Step = lam
                     enroller.check()
                     time.sleep(0.001)
                 time.sleep(chance.uniform(0, 0.1))
-                under_way = set(enroller.in_flight)
+                under_way, answered = set(enroller.in_flight), set(enroller.answers)
                 in_flight += len(under_way)
                 process.kill()
-                cut_off |= dict.fromkeys(under_way, time.time())
+                cut_off |= dict.fromkeys(under_way - answered, time.time())
                 # 2. It starts again by itself; the clients go on with the same request ids.
                 begin = time.monotonic()
                 process.start()
                 starts.append(time.monotonic() - begin)
                 step()
         enroller.check()
-        answers = enroller.answers
-
-        # 3. Everything acknowledged is there, unchanged, once, and found.
-        missing = changed = lost = 0
         with Client(process.address) as client:
-            for number, answer in answers.items():
-                expected = answer.encounter
-                try:
-                    request = enrollment_pb2.GetEncounterRequest(encounter_id=expected.encounter_id)
-                    found = client.enrollment.GetEncounter(request, timeout=CALL_SECONDS).encounter
-                except grpc.RpcError:
-                    missing += 1
-                    continue
-                repeated = client.enrollment.Enroll(enrolment(number), timeout=CALL_SECONDS)
-                right = expected.decision == types_pb2.DECISION_UNIQUE
-                changed += not (right and found == expected and repeated == answer)
-            for rank, number in enumerate(list(answers)[::5]):
-                # Every other one by the eyes alone.
-                by_eyes = rank % 2 == 1
-                fingers = () if by_eyes else again(person(number, SEED, FINGERS), number)
-                request_back = enroll_request(f"back-{number}", made_up_nik(9_000 - number), fingers)
-                request_back.samples.extend(_eyes(number, 0.1) if by_eyes else ())
-                back = client.enrollment.Enroll(request_back, timeout=CALL_SECONDS).encounter
-                mates = [c.nik for c in back.evidence.candidates[:1]]
-                caught = back.decision == types_pb2.DECISION_DUPLICATE
-                lost += not (caught and mates == [made_up_nik(number)])
-            niks = [subject.nik for subject in _subjects(client)]
-    missing += len({made_up_nik(number) for number in answers} - set(niks))
-
-    # 4. The same, asked of the database itself.
-    with sqlite3.connect(process.data / DATABASE) as database:
-        [[twice]] = database.execute(
-            "SELECT count(*) FROM (SELECT request_id FROM encounter GROUP BY request_id HAVING count(*) > 1)"
-        )
-        [[sound]] = database.execute("PRAGMA integrity_check")
-    database.close()
+            kept = what_is_kept(client, enroller)
     return Killed(
         rounds=rounds,
-        acknowledged=len(answers),
         in_flight_at_kill=in_flight,
         retries=enroller.retries,
         committed_but_unanswered=sum(
-            answers[number].encounter.create_time.ToNanoseconds() / 1e9 < moment
+            enroller.answers[number].encounter.create_time.ToNanoseconds() / 1e9 < moment
             for number, moment in cut_off.items()
         ),
-        missing=missing,
-        changed=changed,
-        enrolled_twice=twice + len(niks) - len(answers),
-        niks_with_two_subjects=sum(count > 1 for count in Counter(niks).values()),
-        not_found_by_search=lost,
-        database_sound=sound == "ok",
         slowest_start_s=round(max(starts), 1),
+        kept=with_database(kept, process.data),
     )
-
-
-def _subjects(client: Client) -> Iterator[gallery_pb2.Subject]:
-    request = gallery_pb2.ListSubjectsRequest(page_size=1000)
-    while True:
-        page = client.gallery.ListSubjects(request, timeout=CALL_SECONDS)
-        yield from page.subjects
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
 
 
 # race -------------------------------------------------------------------------------------------------
@@ -524,16 +321,16 @@ def _shortened(call: _Call) -> str:
 
 
 @app.command("kill")
-def kill_command(rounds: Rounds = 30, results: Results = RESULTS) -> None:
-    """Pull the plug amid enrolments: nothing acknowledged is missing, nothing is enrolled twice."""
+def kill_command(rounds: Rounds = 100, results: Results = RESULTS) -> None:
+    """Pull the plug amid enrolments and deletions: all acknowledged is there, once, or erased."""
     with _folder() as folder, _bar("killing", rounds) as step:
         killed = kill_rounds(folder, rounds, step=step)
     _record(results, "kill", asdict(killed))
     console.print(
-        f"{rounds} kills, {killed.in_flight_at_kill} enrolments cut off, {killed.retries} retries; "
-        f"{killed.acknowledged} acknowledged: {killed.missing} missing, {killed.changed} changed, "
-        f"{killed.enrolled_twice} enrolled twice; {killed.committed_but_unanswered} were committed before "
-        f"the kill and answered after it; slowest start {killed.slowest_start_s} s",
+        f"{rounds} kills, {killed.in_flight_at_kill} requests cut off, {killed.retries} retries; "
+        f"{killed.kept}; "
+        f"{killed.committed_but_unanswered} were committed before the kill and answered after it; slowest "
+        f"start {killed.slowest_start_s} s",
         highlight=False,
     )
     _judge(killed.held)
@@ -570,6 +367,73 @@ def trace_command(results: Results = RESULTS) -> None:
     _judge(traced.held)
 
 
+@app.command("full")
+def full_command(
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="A small file system, which is filled up; where not given, the server may write to no file."
+        ),
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """The disk is full amid enrolments: it is told, searches go on, and nothing acknowledged is lost."""
+    with _folder(folder) as inside:
+        full = full_disk(inside, no_room_for_files if folder is None else ballast)
+    _record(results, "full", asdict(full))
+    console.print(f"{full.refused} refused ({full.told}); {full.kept}", highlight=False)
+    _judge(full.held)
+
+
+@app.command("corrupt")
+def corrupt_command(
+    people: Annotated[int, typer.Option(min=1, help="People in the index.")] = 40, results: Results = RESULTS
+) -> None:
+    """Bytes of the saved index are flipped: noticed, made anew, nobody lost."""
+    with _folder() as folder, console.status("flipping"):
+        corrupted = corrupted_index(folder, people, (0, 0.3, 0.7, 1))
+    _record(results, "corrupt", asdict(corrupted))
+    console.print(
+        f"{corrupted.flips} flips in {corrupted.files} files: {len(corrupted.unnoticed)} not noticed, "
+        f"{corrupted.lost} people not found",
+        highlight=False,
+    )
+    _judge(corrupted.held)
+
+
+@app.command("clock")
+def clock_command(
+    people: Annotated[int, typer.Option(min=3, help="People enrolled.")] = 60, results: Results = RESULTS
+) -> None:
+    """The wall clock jumps by up to 20 years at every look: decisions, order and answers do not care."""
+    with _folder() as folder, console.status("jumping"):
+        jumped = jumping_clock(folder, people)
+    _record(results, "clock", asdict(jumped))
+    console.print(
+        f"{jumped.jumps} jumps back between {jumped.earliest} and {jumped.latest}: "
+        f"{len(jumped.differences)} of {jumped.requests} answers differ",
+        highlight=False,
+    )
+    _judge(jumped.held)
+
+
+@app.command("soak")
+def soak_command(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long.")] = 30, results: Results = RESULTS
+) -> None:
+    """Enrol, double, reject, delete, search and back up for so long: nothing lost, memory flat."""
+    with _folder() as folder, console.status(f"soaking for {minutes:g} minutes"):
+        soak = soaked(folder, minutes)
+    _record(results, "soak", asdict(soak))
+    console.print(
+        f"{soak.minutes:g} minutes, {soak.enrolled} enrolled, {soak.searched} searched, "
+        f"{soak.backups} backups; {soak.second_quarter_mib} MiB in the second quarter, "
+        f"{soak.last_quarter_mib} in the last; {soak.kept}",
+        highlight=False,
+    )
+    _judge(soak.held)
+
+
 def _judge(held: bool) -> None:
     console.print("the promise held" if held else "[red]THE PROMISE WAS BROKEN[/]")
     if not held:
@@ -585,8 +449,8 @@ def _record(path: Path, part: str, figures: dict[str, object]) -> None:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="rekam-reliability-") as folder:
+def _folder(parent: Path | None = None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rekam-reliability-", dir=parent) as folder:
         yield Path(folder)
 
 

@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.provenance import ROOT, provenance
-from benchmarks.reliability import server
+from benchmarks.server_process import server
 from rekam.client import Client
 from rekam.v1 import identification_pb2, types_pb2
 

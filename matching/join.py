@@ -28,14 +28,15 @@ from numpy.typing import NDArray
 
 from capture.iris.template import IrisCoder
 from capture.sample import EyePosition, FingerPosition
-from matching.fingerprint.code import CODE_BITS, CODE_WORDS, DETAIL_BINS, code_evidence
+from matching.fingerprint.code import CODE_BITS, CODE_WORDS, DETAIL_BINS, code_evidence, detail_bin
 from matching.iris.comparison import IrisForm, popcount
-from matching.iris.scan import LANES, blocked, scan_within
+from matching.iris.scan import LANES, blocked, rotations, scan
 
 FINGERS = 10
 ABSENT = DETAIL_BINS
-# What the fingers of an encounter could show at most, summed evidence: where one class ends, the next begins.
-STRENGTHS = (4.0, 8.0, 12.0, 20.0)
+# Classes of encounters go by how many fingers have so much detail: where one class ends, the next begins.
+TELLING_DETAIL = 20
+CLASS_ENDS = (1, 2, 4, 6)
 EYES = (EyePosition.RIGHT, EyePosition.LEFT, EyePosition.UNKNOWN, EyePosition.UNKNOWN)
 # log10 of how often the hands are taken for each other, see `matching.fingerprint.hands`
 _SWAPPED_COST = np.float32(2.0)
@@ -72,11 +73,9 @@ class FingerCodes:
 
     @property
     def classes(self) -> NDArray[np.uint8]:
-        """`(n,)`: by how much evidence each could show at most, against prints rich in detail."""
-        most = _evidence_table()[:, :, 0].max(axis=1)
-        found: NDArray[np.uint8] = np.searchsorted(STRENGTHS, most[self.bins].sum(axis=1), "right").astype(
-            np.uint8
-        )
+        """`(n,)`: by how many telling fingers each has."""
+        telling = ((self.bins >= detail_bin(TELLING_DETAIL)) & (self.bins != ABSENT)).sum(axis=1)
+        found: NDArray[np.uint8] = np.searchsorted(CLASS_ENDS, telling, "right").astype(np.uint8)
         return found
 
     @property
@@ -351,10 +350,10 @@ def iris_pairs(
             form = IrisForm(
                 EYES[slot], rows.codes[row, slot], rows.masks[row, slot], IrisCoder.LOG_GABOR_1, 0
             )
+            turned = rotations(form)
             for other, some in blocks.items():
-                nearness = near[slot, other] = np.zeros(len(columns) - first, dtype=np.float32)
-                numbers, distances = scan_within(form, some[first // LANES :], farthest)
-                nearness[numbers] = np.float32(0.5) - distances
+                distances = scan(turned, some[first // LANES :])[: len(columns) - first]
+                near[slot, other] = np.where(distances <= farthest, np.float32(0.5) - distances, 0)
         declared, swapped = _together(near, len(columns) - first)
         score = np.maximum(declared, swapped)
         passing = np.flatnonzero(score >= thresholds[np.minimum(classes[row], of_columns[first:])])

@@ -20,6 +20,7 @@ from matching.fingerprint.hands import FingerForm, likeness
 from matching.fingerprint.shelf import FingersProbe, raise_evidence
 from matching.iris.shelf import IrisesProbe, raise_nearness
 from matching.segment import Segment
+from matching.wanted import still_wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,19 @@ class Match:
 
 
 class Snapshot:
-    """The segments of a gallery at one moment, to be searched while it changes. Thread-safe."""
+    """The segments of a gallery at one moment, to be searched while it changes. Thread-safe.
 
-    __slots__ = ("_base", "_face_file", "_segments")
+    `encounters`: how many the gallery has, where these segments hold only some of them.
+    """
 
-    def __init__(self, segments: Sequence[Segment], face_file: Path | None) -> None:
+    __slots__ = ("_base", "_encounters", "_face_file", "_segments")
+
+    def __init__(
+        self, segments: Sequence[Segment], face_file: Path | None, *, encounters: int | None = None
+    ) -> None:
         self._segments = segments
         self._face_file = face_file
+        self._encounters = encounters
         self._base = np.concatenate([[0], np.cumsum([len(segment) for segment in segments])])
 
     def subject_keys(self, subject: int) -> tuple[int, ...]:
@@ -86,6 +93,7 @@ class Snapshot:
         """The probe compared exactly with these subjects, best first, ties by scores, then by key."""
         best: list[Match] = []
         for subject in subjects:
+            still_wanted()
             matches = [
                 Match(
                     int(segment.keys[row]),
@@ -101,13 +109,17 @@ class Snapshot:
                 best.append(replace(first, comparison=told))
         return sorted(best, key=rank)
 
+    def few(self, excluded: frozenset[int]) -> list[int] | None:
+        """Everybody but the excluded, where these are so few that all of them are compared exactly."""
+        if sum(int((~segment.dead).sum()) for segment in self._segments) > 10 * PARAMS.fingers:
+            return None
+        subjects = [subject for subject in self.subjects() if subject not in excluded]
+        return subjects if len(subjects) <= PARAMS.fingers else None
+
     def shortlists(self, probes: Sequence[EncounterForm], excluded: frozenset[int]) -> list[list[int]]:
         """For each probe the subjects to compare exactly: those whom any modality names."""
-        few = [int((~segment.dead).sum()) for segment in self._segments]
-        if sum(few) <= 10 * PARAMS.fingers:
-            subjects = [subject for subject in self.subjects() if subject not in excluded]
-            if len(subjects) <= PARAMS.fingers:
-                return [subjects for _ in probes]
+        if (everybody := self.few(excluded)) is not None:
+            return [everybody for _ in probes]
         lists: list[list[int]] = []
         for first in range(0, len(probes), _TOGETHER):
             lists += self._named(probes[first : first + _TOGETHER], excluded)
@@ -149,7 +161,9 @@ class Snapshot:
 
     def _each(self) -> Iterator[tuple[int, Segment]]:
         """Each segment, and where its rows begin among all rows."""
-        return zip(self._base.tolist(), self._segments, strict=False)
+        for base, segment in zip(self._base.tolist(), self._segments, strict=False):
+            still_wanted()
+            yield base, segment
 
     def _by_fingers(
         self, fingers: Sequence[FingerForm], evidence: NDArray[np.float32], excluded: frozenset[int]
@@ -164,7 +178,8 @@ class Snapshot:
         told = sorted(fingers, key=lambda finger: -finger_detail(finger.template))
         telling = sum(finger_detail(finger.template) >= PARAMS.telling for finger in told)
         asked = told[: min(max(telling, 1), PARAMS.ranked_fingers)]
-        growth = max(len(evidence) / PARAMS.fingers_up_to, 1.0) ** PARAMS.growth
+        encounters = self._encounters or len(evidence)
+        growth = max(encounters / PARAMS.fingers_up_to, 1.0) ** PARAMS.growth
         most = round(PARAMS.fingers * growth)
 
         # 1. encounters without a telling finger

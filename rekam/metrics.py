@@ -86,9 +86,6 @@ class Metrics:
         self.commit_group = Histogram(
             "rekam_commit_group_size", "Records made durable together.", buckets=_GROUPS, registry=own
         )
-        self.search_group = Histogram(
-            "rekam_search_group_size", "Encounters searched together.", buckets=_GROUPS, registry=own
-        )
         self.ready = Gauge("rekam_ready", "1 once calls are taken.", registry=own)
         self.gallery = Gauge("rekam_gallery_encounters", "Encounters that searches meet.", registry=own)
         self.index_lag = Gauge(

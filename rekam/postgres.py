@@ -31,6 +31,7 @@ LOCK_WAIT = "10s"
 """How long another program that locks a table is waited for."""
 # A machine that vanished is noticed within half a minute, by us and by the server.
 _CONNECT = {
+    "client_encoding": "utf8",
     "connect_timeout": "10",
     "keepalives_idle": "10",
     "keepalives_interval": "5",

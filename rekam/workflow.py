@@ -34,6 +34,7 @@ from matching.encounter import (
 )
 from matching.errors import NotCalibrated
 from matching.gallery import Gallery
+from matching.wanted import while_wanted
 from rekam.admission import Gate, calls_at_once
 from rekam.backup import BackedUp, Backups
 from rekam.capturing import Captured, Capturing, Check, form_of, require_complete
@@ -207,7 +208,7 @@ class Workflow:
                     return self._recapture(tuple(twice))
                 check()
                 watermark = self._index.gallery.watermark
-                with self.metrics.stage(Stage.SEARCH):
+                with self.metrics.stage(Stage.SEARCH), while_wanted(check):
                     compared = {match.key: match.comparison for match in self._index.gallery.search(form)}
             # The turn of the next has come while this one waits for the disk.
             made = self._commit(request, settle(_Searched(captured, form, compared, watermark)), check)
@@ -425,7 +426,7 @@ class Workflow:
             # A search records nothing, so whatever gave a template may help.
             form = form_of([c.template for c in captured])
             check()
-            with self.metrics.stage(Stage.SEARCH):
+            with self.metrics.stage(Stage.SEARCH), while_wanted(check):
                 compared = {match.key: match.comparison for match in search(form, exclude=excluded)}
         with self._store.read() as reader:
             persons = [p for p in _persons(reader, compared) if p.comparison.anything][:MOST_CANDIDATES]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.milvus_server import MilvusServer, MilvusUnavailable
 from tests.places import Place, PostgresServer, postgres_server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +26,18 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL that runs as long as the tests do."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A Milvus server that runs as long as the tests do; half a second is the oldest that its readers see."""
+    server = MilvusServer(tmp_path_factory.mktemp("milvus"), **{"common.gracefulTime": "500"})
+    try:
+        server.start()
+    except MilvusUnavailable as unavailable:
+        pytest.fail(str(unavailable))
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

@@ -20,8 +20,9 @@ from benchmarks.admission import simulated
 from benchmarks.encounters import absent, enroll_request, made_up_nik
 from capture.sample import FingerPosition
 from matching.gallery import Gallery
+from matching.wanted import while_wanted
 from rekam.admission import MARGIN, Gate, Lane, calls_at_once
-from rekam.capturing import Capturing, Check
+from rekam.capturing import Capturing, Check, form_of
 from rekam.client import Client
 from rekam.config import load_settings
 from rekam.errors import DeadlinePassed, Overloaded, QueueFull, WaitTooLong
@@ -48,6 +49,12 @@ def never() -> None:
 
 def gone() -> None:
     raise DeadlinePassed("too late")
+
+
+def so_often(times: int) -> Check:
+    """Raises from then on."""
+    left = iter([never] * times)
+    return lambda: next(left, gone)()
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -523,15 +530,11 @@ def test_extraction_stops_where_the_deadline_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checks: int, decoded: int
 ) -> None:
     """Before anything, before decoding, and between decoding and extracting."""
-    left, done = iter([never] * checks), list[bytes]()
-
-    def check() -> None:
-        next(left, gone)()
-
+    done = list[bytes]()
     monkeypatch.setattr("rekam.capturing._decoded", lambda presented, image: done.append(image))
     capturing = Capturing(load_settings(data_dir=tmp_path, workers=1))
     with pytest.raises(DeadlinePassed):
-        capturing.capture([Presented(FingerPosition.LEFT_RING, image=b"i")], check)
+        capturing.capture([Presented(FingerPosition.LEFT_RING, image=b"i")], so_often(checks))
     capturing.close()
     assert len(done) == decoded
 
@@ -589,3 +592,26 @@ def test_what_a_refused_request_held_is_let_go_at_once(service: Service, no_coll
         assert "image" in str(caught.value.details())
         until(lambda: service.server._door.calls._number == 0)
         until(lambda: not [one for one in gc.get_objects() if isinstance(one, Presented)])
+
+
+def test_a_search_stops_where_the_deadline_passes(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path / "gallery")
+    for number in range(60):
+        gallery.add(number, number, form_of(fingers(number % 3)))
+    probe, asked = form_of(fingers(0)), [0]
+
+    def counting() -> None:
+        asked[0] += 1
+
+    with while_wanted(counting):
+        gallery.search(probe)
+    in_search, asked[0] = asked[0], 0
+    with while_wanted(counting):
+        gallery.search_exhaustively(probe)
+    assert asked[0] == 60
+    assert in_search > 20  # before each segment for each modality, and before each comparison
+    for allowed in (0, 1, in_search - 1):
+        with while_wanted(so_often(allowed)), pytest.raises(DeadlinePassed):
+            gallery.search(probe)
+    gallery.search(probe)  # nobody asks any more
+    gallery.close()

@@ -16,7 +16,7 @@ import typer.main
 from PIL import Image
 
 from benchmarks.encounters import made_up_nik
-from benchmarks.reliability import ServerProcess
+from benchmarks.server_process import ServerProcess
 from benchmarks.synthetic_prints import finger, impression
 from capture.sample import FingerPosition
 from rekam.cli import app, main

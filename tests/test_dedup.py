@@ -5,6 +5,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -358,6 +359,27 @@ def test_nothing_to_compare_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = run(tmp_path / "empty", "--job", tmp_path / "job")
     assert "neither a database nor records" in result.output
+    result = run(tmp_path / "empty", "--job", tmp_path / "empty" / "job")
+    assert "name a folder beside it" in result.output
+
+
+def test_an_empty_register_has_no_doubles(tmp_path: Path) -> None:
+    Store.open(tmp_path / "data").close()
+    result = run(tmp_path / "data", "--job", tmp_path / "job")
+    assert result.exit_code == 0, result.output
+    assert "0 clusters" in result.output
+
+
+def test_a_damaged_unit_is_named(records: Path, whole: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    shutil.copytree(whole, job)
+    unit = job / "compared" / "0000002"
+    unit.write_bytes(unit.read_bytes()[:-30])
+    with pytest.raises(RekamError, match="0000002 is damaged: remove it"):
+        done(records, job)
+    unit.unlink()
+    done(records, job)
+    assert tables(job) == tables(whole)
 
 
 # --- results

@@ -101,8 +101,8 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert CodeModel.from_file(path).identity == code_identity()
     wrong = [
         right | {"version": 0},
-        right | {"mean": right["mean"][:5]},
-        {name: right[name] for name in right if name != "values"},
+        right | {"first": right["first"][:5]},
+        {name: right[name] for name in right if name != "bits"},
     ]
     for content in wrong:
         np.savez(path, **content)

@@ -1,4 +1,4 @@
-"""What every gallery does, whatever it is built on; an implementation is added to `MAKERS`."""
+"""What every gallery does, whatever it is built on; an implementation is added to `make`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -7,33 +7,39 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.milvus_server import MilvusServer
 from capture.sample import EyePosition
 from capture.sample import FingerPosition as Finger
 from matching.encounter import EncounterForm, encounter_form
 from matching.face.comparison import FaceForm
 from matching.gallery import Gallery, Params
 from tests.bodies import body
+from tests.milvus import PromptGallery, emptied
 from tests.prints import at
 
 PEOPLE = 48  # more than a shortlist
 TINY = Params(sealed=7, largest=100)  # many small segments, merged all the time
 
-Maker = Callable[[Path], Gallery]
-MAKERS: dict[str, Maker] = {
+AnyGallery = Gallery | PromptGallery
+Maker = Callable[[Path], AnyGallery]
+EMBEDDED: dict[str, Maker] = {
     "in memory": lambda folder: Gallery(),
     "in small segments": lambda folder: Gallery(params=TINY),
     "on disk": lambda folder: Gallery(folder / "gallery", params=TINY),
 }
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=[*EMBEDDED, "milvus"])
 def make(request: pytest.FixtureRequest) -> Maker:
     """Makes empty galleries."""
-    return MAKERS[request.param]
+    if request.param == "milvus":
+        server: MilvusServer = request.getfixturevalue("milvus")
+        return lambda folder: emptied(PromptGallery(server, "contract"))
+    return EMBEDDED[request.param]
 
 
 @pytest.fixture
-def gallery(make: Maker, tmp_path: Path) -> Iterator[Gallery]:
+def gallery(make: Maker, tmp_path: Path) -> Iterator[AnyGallery]:
     """Person i is subject 100 + i with encounter i."""
     made = make(tmp_path)
     for i in range(PEOPLE):
@@ -49,12 +55,12 @@ def shown(number: int, seed: int = 0) -> EncounterForm:
     return encounter_form(one.fingers, one.irises, one.face)
 
 
-def found(gallery: Gallery, form: EncounterForm) -> int:
+def found(gallery: AnyGallery, form: EncounterForm) -> int:
     """Key of the best match."""
     return gallery.search(form)[0].key
 
 
-def test_everybody_is_found_by_each_modality(gallery: Gallery) -> None:
+def test_everybody_is_found_by_each_modality(gallery: AnyGallery) -> None:
     assert len(gallery) == PEOPLE
     for i in range(0, PEOPLE, 5):
         again = shown(i, 3)
@@ -73,18 +79,18 @@ def test_everybody_is_found_by_each_modality(gallery: Gallery) -> None:
             assert best.comparison == gallery.search_exhaustively(part)[0].comparison
 
 
-def test_an_exhaustive_search_compares_everybody(gallery: Gallery) -> None:
+def test_an_exhaustive_search_compares_everybody(gallery: AnyGallery) -> None:
     everybody = gallery.search_exhaustively(shown(5, 3), exclude={103})
     assert sorted(match.subject for match in everybody) == [100 + i for i in range(PEOPLE) if i != 3]
 
 
-def test_several_probes_find_what_each_finds(gallery: Gallery) -> None:
+def test_several_probes_find_what_each_finds(gallery: AnyGallery) -> None:
     probes = [shown(i, 3) for i in range(5)] + [EncounterForm(shown(7, 3).fingers), EncounterForm()]
     assert gallery.search_many(probes) == [gallery.search(probe) for probe in probes]
     assert gallery.search_many([]) == []
 
 
-def test_what_is_added_and_removed_shows_at_once(gallery: Gallery) -> None:
+def test_what_is_added_and_removed_shows_at_once(gallery: AnyGallery) -> None:
     for i in range(PEOPLE, PEOPLE + 8):
         gallery.add(i, i, shown(i))
         assert found(gallery, shown(i, 2)) == i
@@ -100,7 +106,7 @@ def test_what_is_added_and_removed_shows_at_once(gallery: Gallery) -> None:
     assert len(gallery) == PEOPLE // 6 * 5 + 8
 
 
-def test_a_key_moves_to_another_subject(gallery: Gallery) -> None:
+def test_a_key_moves_to_another_subject(gallery: AnyGallery) -> None:
     gallery.remove(4)
     gallery.add(4, 999, shown(4))
     best = gallery.search(shown(4, 2))[0]
@@ -109,7 +115,7 @@ def test_a_key_moves_to_another_subject(gallery: Gallery) -> None:
     assert gallery.subject_keys(999) == (4,)
 
 
-def test_a_subject_has_several_encounters(gallery: Gallery) -> None:
+def test_a_subject_has_several_encounters(gallery: AnyGallery) -> None:
     gallery.add(1002, 102, shown(2, 7))
     gallery.add(1001, 102, shown(2, 8))
     assert gallery.subject_keys(102) == (2, 1002, 1001)
@@ -120,13 +126,13 @@ def test_a_subject_has_several_encounters(gallery: Gallery) -> None:
     assert gallery.subject_keys(102) == (2, 1001)
 
 
-def test_excluded_subjects_are_not_found(gallery: Gallery) -> None:
+def test_excluded_subjects_are_not_found(gallery: AnyGallery) -> None:
     matches = gallery.search(shown(3, 2), exclude={103, 104})
     assert {103, 104}.isdisjoint(match.subject for match in matches)
     assert len(matches) >= 3
 
 
-def test_what_cannot_be_added_changes_nothing(gallery: Gallery) -> None:
+def test_what_cannot_be_added_changes_nothing(gallery: AnyGallery) -> None:
     with pytest.raises(ValueError, match="already"):
         gallery.add(0, 5, shown(70))
     short = FaceForm(shown(0).face.vector[:64], shown(0).face.embedder, 50)  # type: ignore[union-attr]
@@ -141,7 +147,7 @@ def test_what_cannot_be_added_changes_nothing(gallery: Gallery) -> None:
     assert found(gallery, shown(0, 2)) == 0
 
 
-def test_forms_come_back(gallery: Gallery) -> None:
+def test_forms_come_back(gallery: AnyGallery) -> None:
     for key in (0, 11, PEOPLE - 1):
         kept, given = gallery.form(key), shown(key)
         assert [finger.native for finger in kept.fingers] == [finger.native for finger in given.fingers]
@@ -154,7 +160,7 @@ def test_forms_come_back(gallery: Gallery) -> None:
         assert (kept.face.vector == given.face.vector).all()
 
 
-def test_swapped_and_unknown_positions_are_found(gallery: Gallery) -> None:
+def test_swapped_and_unknown_positions_are_found(gallery: AnyGallery) -> None:
     again = body(9).again(4)
     swapped = encounter_form([at(f, f.position.other_hand) for f in again.fingers])
     unknown = encounter_form([at(f, Finger.UNKNOWN) for f in again.fingers[:2]])
@@ -168,7 +174,7 @@ def test_swapped_and_unknown_positions_are_found(gallery: Gallery) -> None:
         assert found(gallery, probe) == 900
 
 
-def test_held_attempts_hide_nobody(gallery: Gallery) -> None:
+def test_held_attempts_hide_nobody(gallery: AnyGallery) -> None:
     """Many held encounters of one person, each a subject of its own, leave room for who it is."""
     for n in range(60):
         gallery.add(2000 + n, -2000 - n, shown(6, 20 + n))
@@ -186,14 +192,14 @@ def test_few_people_are_all_compared(make: Maker, tmp_path: Path) -> None:
     gallery.close()
 
 
-def test_it_comes_back_as_it_was(gallery: Gallery, tmp_path: Path) -> None:
+def test_it_comes_back_as_it_was(gallery: AnyGallery, tmp_path: Path) -> None:
     gallery.remove(7)
     gallery.watermark = 77
     gallery.save(tmp_path / "gallery")
+    found_before = [gallery.search(shown(i, 3)) for i in (0, 7, 33)]
     gallery.close()
-    loaded = Gallery.load(tmp_path / "gallery")
+    loaded = gallery.again() if isinstance(gallery, PromptGallery) else Gallery.load(tmp_path / "gallery")
     assert (len(loaded), loaded.watermark) == (PEOPLE - 1, 77)
-    for i in (0, 7, 33):
-        assert loaded.search(shown(i, 3)) == gallery.search(shown(i, 3))
+    assert [loaded.search(shown(i, 3)) for i in (0, 7, 33)] == found_before
     loaded.add(7, 107, shown(7))
     assert found(loaded, shown(7, 2)) == 7

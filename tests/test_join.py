@@ -13,7 +13,7 @@ from matching.fingerprint.code import CODE_WORDS, DETAIL_BINS, code_evidence
 from matching.iris.comparison import IrisForm, compare_irises
 from matching.join import (
     ABSENT,
-    STRENGTHS,
+    CLASS_ENDS,
     FingerCodes,
     IrisCodes,
     Pairs,
@@ -24,7 +24,7 @@ from matching.join import (
     iris_pairs,
 )
 
-ANY = np.full(len(STRENGTHS) + 1, -np.inf, dtype=np.float32)
+ANY = np.full(len(CLASS_ENDS) + 1, -np.inf, dtype=np.float32)
 FAR = 10**6  # every pair of two tiles counts
 
 
@@ -127,7 +127,7 @@ def test_richer_encounters_are_of_a_higher_class() -> None:
     bins[1, 0], bins[2] = DETAIL_BINS - 1, DETAIL_BINS - 1
     classes = FingerCodes(codes, bins).classes
     assert classes[0] == 0
-    assert classes[2] == len(STRENGTHS) > classes[1]
+    assert classes[2] == len(CLASS_ENDS) > classes[1]
 
 
 def irises(n: int, seed: int) -> IrisCodes:

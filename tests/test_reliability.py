@@ -4,14 +4,42 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability import Broken, kill_rounds, race_rounds, read_trace, server, traced_enrolment
+from benchmarks.ill_treatment import corrupted_index, full_disk, jumping_clock, no_room_for_files, soaked
+from benchmarks.reliability import kill_rounds, race_rounds, read_trace, traced_enrolment
+from benchmarks.server_process import Broken, server
 
 
 def test_what_was_acknowledged_survives_kill_and_nothing_is_enrolled_twice(tmp_path: Path) -> None:
     killed = kill_rounds(tmp_path, 3)
     assert killed.held, killed
-    assert killed.acknowledged >= 3
+    assert killed.kept.acknowledged >= 3
+    assert min(killed.kept.deleted, killed.kept.rejected) >= 1
     assert killed.in_flight_at_kill >= 3  # it was in the middle of something
+
+
+def test_a_full_disk_is_told_searched_through_and_got_over(tmp_path: Path) -> None:
+    full = full_disk(tmp_path, no_room_for_files, refusals=2)
+    assert full.held, full
+    assert any("disk is full" in told for told in full.told)
+
+
+def test_flipped_bytes_of_the_index_are_noticed_and_nobody_is_lost(tmp_path: Path) -> None:
+    corrupted = corrupted_index(tmp_path, 3, (0.5,))
+    assert corrupted.held, corrupted
+    assert corrupted.files >= 2
+
+
+def test_a_clock_that_jumps_changes_nothing_but_times(tmp_path: Path) -> None:
+    jumped = jumping_clock(tmp_path, 5)
+    assert jumped.held, jumped
+    assert jumped.jumps >= 3
+
+
+def test_a_short_soak_loses_nothing(tmp_path: Path) -> None:
+    soak = soaked(tmp_path, 0.1, clients=2, every_seconds=0.1)
+    assert soak.kept.held, soak  # what memory does shows in half an hour only
+    assert soak.enrolled > 2
+    assert soak.most_mib > 10
 
 
 def test_two_clients_at_once_never_make_one_person_two(tmp_path: Path) -> None:

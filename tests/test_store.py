@@ -600,7 +600,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(steps=STEPS, catch_up_at=st.integers(0, 25))
 def test_an_index_that_follows_the_log_equals_one_rebuilt(
     places: Callable[[], Place], steps: list[tuple[str, int, int]], catch_up_at: int

@@ -26,7 +26,7 @@ from matching.decision import Decision, Reason, Thresholds, candidate_of, decide
 from matching.encounter import EncounterComparison, beside, compare_encounters
 from matching.face.calibration import face_calibration
 from matching.join import (
-    STRENGTHS,
+    CLASS_ENDS,
     Floats,
     Pairs,
     affordable_thresholds,
@@ -42,6 +42,7 @@ from rekam.offline.dedup_job import (
     done_units,
     durably_written,
     opened_job,
+    read_unit,
     unit_file,
     workers_of,
 )
@@ -55,7 +56,7 @@ class Params:
     """How the work is cut, and what is compared exactly.
 
     `fingers`, `irises`, `faces`: exact comparisons for each member on average at most, named by that
-    modality. `least_fingers`: summed evidence that is worth one, by class (`matching.join.STRENGTHS`);
+    modality: a pair serves both. `least_fingers`: summed evidence that is worth one, by class;
     `least_irises`: summed nearness, by number of eyes; `least_face`: log10 likelihood ratio.
     """
 
@@ -64,10 +65,10 @@ class Params:
     pairs_a_batch: int = 400
     sampled: int = 2048
     seed: int = 1
-    fingers: int = 20
+    fingers: int = 40
     irises: int = 2
     faces: int = 2
-    least_fingers: tuple[float, ...] = (-inf, -inf, -inf, 0.0, 3.0)
+    least_fingers: tuple[float, ...] = (-inf, -inf, -inf, -0.5, 3.0)
     least_irises: tuple[float, ...] = (inf, 0.145, 0.2)
     least_face: float = 2.0
     farthest: float = 0.40
@@ -250,7 +251,7 @@ def _plan(
         return differ
 
     # 2. fingers
-    everything = np.full(len(STRENGTHS) + 1, -inf, dtype=np.float32)
+    everything = np.full(len(CLASS_ENDS) + 1, -inf, dtype=np.float32)
     a, b = gathered.fingers(rows), gathered.fingers(columns)
     finger_pairs(a[:8], b[:8], everything, n)  # compiled before the clock runs
     start = time.thread_time()
@@ -358,11 +359,7 @@ def _own(gathered: Gathered) -> Indices:
 
 def _named(gathered: Gathered, folder: Path, tiles: int) -> Indices:
     """`(k, 3)`: pairs of subjects that any tile names, each once, in order, and by which modalities."""
-    parts = []
-    for number in range(tiles):
-        with np.load(unit_file(folder, "joined", number)) as unit:
-            parts.append(unit["named"])
-    pairs = np.concatenate(parts)
+    pairs = np.concatenate([read_unit(folder, "joined", number)["named"] for number in range(tiles)])
     subjects = np.sort(gathered.subjects[pairs[:, :2]], axis=1)
     others = subjects[:, 0] != subjects[:, 1]
     subjects, by = subjects[others], pairs[others, 2]
@@ -389,9 +386,8 @@ def compare_batch(
             found += _own_compared(gathered, a, thresholds, settings)
         elif (one := _subjects_compared(gathered, a, b, by, thresholds, settings)) is not None:
             found.append(one)
-    durably_written(
-        unit_file(folder, "compared", number), json.dumps([asdict(one) for one in found]).encode()
-    )
+    rows = np.frombuffer(json.dumps([asdict(one) for one in found]).encode(), dtype=np.uint8)
+    durably_written(unit_file(folder, "compared", number), npz(rows=rows))
 
 
 def _subjects_compared(
@@ -470,5 +466,5 @@ def _compared(
 
 
 def _read_compared(folder: Path, number: int) -> Iterator[Compared]:
-    for row in json.loads(unit_file(folder, "compared", number).read_bytes()):
+    for row in json.loads(read_unit(folder, "compared", number)["rows"].tobytes()):
         yield Compared(**row | {"reasons": tuple(Reason(word) for word in row["reasons"])})

@@ -14,7 +14,7 @@ from rekam.offline.dedup import dedup
 from rekam.offline.dedup_gathered import members_and_faults
 from rekam.offline.dedup_page import dedup_page
 from rekam.offline.dedup_results import ERRORS, MEMBERS, OWN, PAIRS, clusters, write_tables
-from rekam.offline.dedup_sources import opened_source
+from rekam.offline.dedup_sources import DedupError, opened_source
 from rekam.written import written
 
 _REPORT = "report.html"
@@ -61,6 +61,8 @@ def dedup_command(
     console = Console(stderr=True)
     with told_faults():
         settings = load_settings()
+        if job.resolve().is_relative_to(source.resolve()):
+            raise DedupError(f"{job} lies in {source}: name a folder beside it")
         with opened_source(source, settings, ppi) as opened:
             found = dedup(
                 opened, job, settings, workers=workers or os.cpu_count() or 1, console=console, dask=dask

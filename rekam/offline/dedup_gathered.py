@@ -7,7 +7,7 @@ from dataclasses import astuple
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -31,7 +31,7 @@ from rekam.client import words
 from rekam.config import Settings
 from rekam.errors import InvalidRequest
 from rekam.exchange import Presented
-from rekam.offline.dedup_job import done_units, durably_written, unit_file
+from rekam.offline.dedup_job import done_units, durably_written, read_unit, unit_file
 from rekam.offline.dedup_sources import Batch, DedupError, Given, Member
 from rekam.offline.samples import advice
 from rekam.position import Position
@@ -40,6 +40,16 @@ _KINDS = (FingerPosition.UNKNOWN, EyePosition.UNKNOWN, None)
 _DONE = "done.json"
 
 _Number = TypeVar("_Number", bound=np.generic)
+
+
+class _About(TypedDict):
+    """What a batch holds besides arrays: samples as kind and length, by member."""
+
+    members: list[list[str]]
+    faults: list[list[str]]
+    samples: list[list[list[int]]]
+
+
 Fault = tuple[str, str, str]
 """Record, place and reason of what could not be read."""
 
@@ -66,7 +76,6 @@ def read_batch(number: int, folder: Path, batch: Batch, settings: Settings) -> N
         "samples": [
             [(_kind(t), len(b)) for t, b in zip(*of, strict=True)] for of in zip(people, blobs, strict=True)
         ],
-        "faces": sorted({t.embedder.hex() for of in people for t in of if isinstance(t, FaceTemplate)}),
     }
     arrays = _finger_arrays(people) | _iris_arrays(people) | _face_arrays(people)
     blob = np.frombuffer(b"".join(b for of in blobs for b in of), dtype=np.uint8)
@@ -192,10 +201,10 @@ def gather(folder: Path) -> None:
     target = folder / "gathered"
     numbers = sorted(done_units(folder, "read"))
     members: list[list[str]] = []
-    faults: list[Fault] = []
-    samples: list[tuple[int, int]] = []
+    faults: list[list[str]] = []
+    samples: list[list[int]] = []
     ends: list[int] = []
-    for _, about in _units(folder, numbers):
+    for about, _ in _units(folder, numbers):
         members += about["members"]
         faults += about["faults"]
         for of_member in about["samples"]:
@@ -205,19 +214,18 @@ def gather(folder: Path) -> None:
     loose: dict[str, list[NDArray[np.generic]]] = {"loose_row": [], "loose_codes": [], "loose_bins": []}
     first = 0
     with (target / "templates").open("wb") as templates:
-        for number, about in _units(folder, numbers):
+        for about, arrays in _units(folder, numbers):
             count = len(about["members"])
-            with np.load(unit_file(folder, "read", number), allow_pickle=False) as unit:
-                templates.write(unit["templates"].tobytes())
-                for name in unit.files:
-                    if name in loose:
-                        loose[name].append(unit[name] + first if name == "loose_row" else unit[name])
-                    elif name not in ("about", "templates"):
-                        part = unit[name]
-                        if name not in written:
-                            shape = (len(members), *part.shape[1:])
-                            written[name] = open_memmap(target / f"{name}.npy", "w+", part.dtype, shape)
-                        written[name][first : first + count] = part
+            templates.write(arrays.pop("templates").tobytes())
+            arrays["loose_row"] += first
+            for name, part in arrays.items():
+                if name in loose:
+                    loose[name].append(part)
+                    continue
+                if name not in written:
+                    shape = (len(members), *part.shape[1:])
+                    written[name] = open_memmap(target / f"{name}.npy", "w+", part.dtype, shape)
+                written[name][first : first + count] = part
             first += count
     for array in written.values():
         array.flush()  # type: ignore[attr-defined]  # memory-mapped ones have it
@@ -235,10 +243,10 @@ def gather(folder: Path) -> None:
     (folder / "read").mkdir(mode=0o700)
 
 
-def _units(folder: Path, numbers: list[int]) -> Iterator[tuple[int, dict[str, list]]]:  # type: ignore[type-arg]
+def _units(folder: Path, numbers: list[int]) -> Iterator[tuple[_About, dict[str, NDArray[np.generic]]]]:
     for number in numbers:
-        with np.load(unit_file(folder, "read", number), allow_pickle=False) as unit:
-            yield number, json.loads(unit["about"].tobytes())
+        arrays = read_unit(folder, "read", number)
+        yield json.loads(arrays.pop("about").tobytes()), arrays
 
 
 def members_and_faults(folder: Path) -> tuple[list[Member], list[Fault]]:

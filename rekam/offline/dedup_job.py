@@ -29,8 +29,10 @@ from concurrent.futures import (
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import ParamSpec
+from zipfile import BadZipFile
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -41,8 +43,6 @@ FORMAT = 1
 DASK_SECONDS = 20
 STEPS = ("read", "gathered", "joined", "compared")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-P = ParamSpec("P")
 
 
 def opened_job(folder: Path, about: dict[str, object]) -> None:
@@ -167,6 +167,16 @@ class Steps:
 def unit_file(folder: Path, step: str, number: int) -> Path:
     """Where a unit of a step is written."""
     return folder / step / f"{number:07}"
+
+
+def read_unit(folder: Path, step: str, number: int) -> dict[str, NDArray[np.generic]]:
+    """The arrays of a unit. Raises `DedupError` where its file is damaged."""
+    path = unit_file(folder, step, number)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise DedupError(f"{path} is damaged: remove it and run the command again") from error
 
 
 def done_units(folder: Path, step: str) -> set[int]:

@@ -1,0 +1,255 @@
+"""What is true of a gallery on a Milvus server only; `test_gallery_contract` has what every gallery does."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.milvus_server import MilvusServer
+from capture.iris.template import GROUP_WORDS
+from matching import milvus_gallery, milvus_rows
+from matching.encounter import EncounterForm
+from matching.errors import GalleryDamaged, GalleryUnavailable
+from matching.milvus_rows import IRIS_BITS, Rows, asked, doubled, surplus
+from tests.milvus import KeptGallery, PromptGallery, emptied
+from tests.test_gallery_contract import shown
+
+PEOPLE = 30
+EACH = {"encounters": 1, "fingers": 4, "irises": 2}  # rows of one of `shown`
+
+
+@pytest.fixture
+def gallery(milvus: MilvusServer) -> Iterator[PromptGallery]:
+    """Person i is subject 100 + i with encounter i, all of it in Milvus; the watermark is 30."""
+    made = emptied(PromptGallery(milvus, "own"))
+    for i in range(PEOPLE):
+        made.add(i, 100 + i, shown(i))
+    made.watermark = PEOPLE
+    made.flush()
+    yield made
+    made.close()
+
+
+def kept_back(gallery: PromptGallery) -> KeptGallery:
+    """Another gallery over the same rows, that keeps back what readers may not see yet."""
+    return KeptGallery(gallery.server, gallery.prefix, gallery.kept)
+
+
+def rows_of(gallery: KeptGallery) -> dict[str, int]:
+    """Rows of each collection of encounters, the watermark's left out."""
+    rows = Rows(gallery.server.uri, "", gallery.prefix, strong_for=inf, seconds=10)
+    try:
+        rows.prepare()
+        counts = {kind: rows.count(kind) for kind in EACH}
+    finally:
+        rows.close()
+    return counts | {"encounters": counts["encounters"] - 1}
+
+
+def of(people: int) -> dict[str, int]:
+    return {kind: each * people for kind, each in EACH.items()}
+
+
+def found(gallery: KeptGallery, number: int) -> int:
+    return gallery.search(shown(number, 3))[0].key
+
+
+def abandon(gallery: KeptGallery) -> None:
+    """As if its process had ended."""
+    gallery._stop.set()
+    gallery._wake.set()
+    gallery._writer.join()
+    gallery._rows.close()
+
+
+words = st.integers(0, 2**64 - 1)
+codes = st.lists(words, min_size=GROUP_WORDS, max_size=GROUP_WORDS).map(
+    lambda w: np.array(w, dtype=np.uint64)
+)
+
+
+@given(codes, codes, codes, codes)
+@settings(deadline=None, max_examples=50)
+def test_a_plain_distance_is_that_within_both_masks(
+    code: milvus_rows.Words, mask: milvus_rows.Words, other: milvus_rows.Words, other_mask: milvus_rows.Words
+) -> None:
+    def ones(word: milvus_rows.Words) -> int:
+        return int(np.bitwise_count(word).sum())
+
+    query = np.frombuffer(asked(code, mask), dtype=np.uint64)
+    row = doubled(other, other_mask)
+    both = mask & other_mask
+    differing = ones((code ^ other) & both)
+    # of bits valid in neither code every other one counts 2, the rest 0: as one each, in the mean
+    neither = ~mask & ~other_mask
+    uneven = ones(neither & np.uint64(0xAAAA_AAAA_AAAA_AAAA)) - ones(
+        neither & np.uint64(0x5555_5555_5555_5555)
+    )
+    assert surplus(ones(query ^ row)) == ones(both) - 2 * differing - uneven
+    # and it comes back
+    first, second = row[:GROUP_WORDS], row[GROUP_WORDS:]
+    np.testing.assert_array_equal(first & second, other & other_mask)
+    np.testing.assert_array_equal(~(first ^ second), other_mask)
+    assert len(row) * 64 == IRIS_BITS
+
+
+def test_what_is_kept_back_is_found_and_what_is_removed_is_not(
+    gallery: PromptGallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Searches meet every change at once, while changes leave memory for Milvus behind them."""
+    monkeypatch.setattr(
+        milvus_gallery, "PARAMS", replace(milvus_gallery.PARAMS, seen_after=1.0, written_after=0.02)
+    )
+    made = kept_back(gallery)
+    removed = set()
+    in_milvus_alone = 0
+    for i in range(PEOPLE, PEOPLE + 40):
+        made.add(i, 100 + i, shown(i))
+        assert found(made, i) == i
+        if i % 4 == 0:
+            made.remove(i - 3)
+            removed.add(i - 3)
+            assert found(made, i - 3) != i - 3
+        old = i - 20
+        in_milvus_alone += old >= PEOPLE and all(delta.row(old) is None for delta in made._deltas())
+        assert (found(made, old) == old) == (old not in removed)
+        time.sleep(0.03)
+    assert in_milvus_alone > 5  # or the hand-over was not tested
+    made.close()
+    assert rows_of(made) == of(len(made)) == of(PEOPLE + 30)
+
+
+def test_nothing_acknowledged_is_lost_when_milvus_is_killed(gallery: PromptGallery) -> None:
+    made = kept_back(gallery)
+    server = gallery.server
+    stop = threading.Event()
+    added: list[int] = []
+
+    def keep_adding() -> None:
+        for i in range(PEOPLE, PEOPLE + 400):
+            if stop.is_set():
+                return
+            made.add(i, 100 + i, shown(PEOPLE + i % 30))
+            added.append(i)
+            time.sleep(0.01)
+
+    adding = threading.Thread(target=keep_adding)
+    adding.start()
+    while len(added) < 40:
+        time.sleep(0.01)
+    server.kill()
+    # 1. Searches are refused, changes are taken, decisions can be made.
+    began = time.monotonic()
+    with pytest.raises(GalleryUnavailable, match="Milvus"):
+        made.search(shown(3, 3))
+    assert time.monotonic() - began < 2 * milvus_gallery.PARAMS.call_seconds
+    made.remove(5)
+    assert made.subject_keys(103) == (3,)
+    stop.set()
+    adding.join()
+    with pytest.raises(GalleryUnavailable):
+        made.flush()
+    # 2. It comes back; nobody starts anything anew but the server.
+    server.start()
+    made.flush()
+    assert len(made) == PEOPLE + len(added) - 1
+    assert rows_of(made) == of(len(made))
+    assert found(made, 3) == 3
+    assert found(made, 5) != 5
+    made.close()
+    # 3. Another process finds the same, from Milvus alone.
+    again = PromptGallery(server, gallery.prefix, gallery.kept)
+    assert len(again) == len(made)
+    assert all(key in again for key in added)
+    assert found(again, PEOPLE) in {i for i in added if i % 30 == 0}
+    again.close()
+
+
+def test_a_process_that_dies_while_it_writes_repeats_what_it_must(
+    gallery: PromptGallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of an encounter in Milvus, or half of a removal, is noticed: its key is there."""
+
+    def dies(*_: object) -> None:
+        raise GalleryUnavailable("the power is off")
+
+    # nothing is written but by this test
+    monkeypatch.setattr(milvus_gallery, "PARAMS", replace(milvus_gallery.PARAMS, written_after=600))
+    for half in ("_insert_fingers", "_insert_irises"):
+        dying = gallery.again()
+        dying.add(50, 150, shown(50))
+        dying.watermark = PEOPLE + 1
+        with monkeypatch.context() as patched:
+            patched.setattr(Rows, half, dies)
+            with pytest.raises(GalleryUnavailable):
+                dying.flush()
+        abandon(dying)
+        again = gallery.again()
+        assert again.watermark == PEOPLE
+        assert 50 in again
+        # the change is repeated, as the index does it
+        again.remove(50)
+        again.add(50, 150, shown(50))
+        again.watermark = PEOPLE + 1
+        assert found(again, 50) == 50
+        assert rows_of(again) == of(PEOPLE + 1)
+        again.remove(50)
+        again.watermark = PEOPLE
+        again.close()
+    dying = gallery.again()
+    dying.remove(4)
+    with monkeypatch.context() as patched:
+        patched.setattr(Rows, "_delete_encounters", dies)
+        with pytest.raises(GalleryUnavailable):
+            dying.flush()
+    abandon(dying)
+    again = gallery.again()
+    assert 4 in again
+    again.remove(4)
+    again.close()
+    assert rows_of(gallery) == of(PEOPLE - 1)
+
+
+def test_a_restart_right_after_a_change_misses_nothing(gallery: PromptGallery) -> None:
+    for i in range(PEOPLE, PEOPLE + 5):
+        made = kept_back(gallery)
+        made.add(i, 100 + i, shown(i))
+        made.close()
+        again = kept_back(gallery)
+        assert found(again, i) == i
+        again.close()
+
+
+def test_rows_of_another_version_are_refused_and_made_anew(
+    gallery: PromptGallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_rows, "_FORMAT", 0)
+    with pytest.raises(GalleryDamaged, match="another version"):
+        gallery.again()
+
+
+def test_held_attempts_hide_nobody_however_few_are_asked_for(
+    gallery: PromptGallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = replace(milvus_gallery.PARAMS, near_fingers=8, near_irises=8, near_faces=8, fingers=8, irises=8)
+    monkeypatch.setattr(milvus_gallery, "PARAMS", few)
+    for n in range(20):
+        gallery.add(2000 + n, -2000 - n, shown(6, 20 + n))
+    again = shown(6, 3)
+    for part in (EncounterForm(again.fingers), EncounterForm((), again.irises), again):
+        assert 106 in [match.subject for match in gallery.search(part)]
+
+
+def test_wrong_addresses_are_told(milvus: MilvusServer) -> None:
+    with pytest.raises(GalleryUnavailable):
+        KeptGallery(_Nowhere(), "own")  # type: ignore[arg-type]
+
+
+class _Nowhere:
+    uri = "http://127.0.0.1:9"
