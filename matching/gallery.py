@@ -76,14 +76,18 @@ class Gallery:
         "_folder",
         "_lock",
         "_maintaining",
+        "_params",
         "_sealed",
         "_segments",
         "_worker",
         "watermark",
     )
 
-    def __init__(self, folder: Path | None = None, *, face_file: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, face_file: Path | None = None, params: Params = PARAMS
+    ) -> None:
         self.watermark = 0
+        self._params = params
         self._folder = folder
         self._face_file = face_file
         self._lock = threading.Lock()  # held for what takes microseconds
@@ -123,30 +127,30 @@ class Gallery:
         """
         repaired = 0
         for segment in self._segments:
-            if stop.is_set():
-                break
-            try:
-                check(segment, read_later=True)
-            except GalleryDamaged as damage:
-                log.error("a segment of the gallery is made anew: %s", damage)
-                delta = Delta()
-                alive = ~segment.dead
-                for row in np.flatnonzero(alive).tolist():
-                    if stop.is_set():
-                        return repaired
-                    key = int(segment.keys[row])
-                    form = form_of(key)
-                    if form is None:
-                        alive[row] = False
-                    else:
-                        delta.add(key, int(segment.subjects[row]), form)
-                with self._maintaining:
-                    if segment in self._segments:
-                        self._replace([segment], delta.segment(), [alive])
-                        repaired += len(delta)
-                        if self._folder is not None:
-                            self._persist(self._folder)
+            with self._maintaining:
+                if segment not in self._segments or stop.is_set():
+                    continue
+                try:
+                    check(segment, read_later=True)
+                except GalleryDamaged as damage:
+                    log.error("a segment of the gallery is made anew: %s", damage)
+                    repaired += self._repaired(segment, form_of, stop)
         return repaired
+
+    def _repaired(self, segment: Segment, form_of: FormOf, stop: threading.Event) -> int:
+        delta, alive = Delta(), ~segment.dead
+        for row in np.flatnonzero(alive).tolist():
+            if stop.is_set():
+                return 0
+            form = form_of(int(segment.keys[row]))
+            if form is None:
+                alive[row] = False
+            else:
+                delta.add(int(segment.keys[row]), int(segment.subjects[row]), form)
+        self._replace([segment], delta.segment(), [alive])
+        if self._folder is not None:
+            self._persist(self._folder)
+        return len(delta)
 
     def __len__(self) -> int:
         return self._alive
@@ -243,7 +247,7 @@ class Gallery:
                     )
             self._delta.add(key, subject, form)
             self._alive += 1
-            full = len(self._delta) >= PARAMS.sealed
+            full = len(self._delta) >= self._params.sealed
         if full:
             self._freeze()
             self._maintain_soon()
@@ -263,7 +267,7 @@ class Gallery:
                 crowded = False
             else:
                 segment.dead[row] = True
-                crowded = segment.dead.mean() > PARAMS.removed
+                crowded = segment.dead.mean() > self._params.removed
             self._alive -= 1
         if crowded:
             self._maintain_soon()
@@ -292,29 +296,33 @@ class Gallery:
                     self._made_anew(group)
                 if self._folder is not None:
                     self._persist(self._folder)
-        except OSError:  # what is not on disk is in memory; the next seal tries again
+        except (OSError, GalleryDamaged):  # what is not on disk is in memory; the next seal tries again
             log.exception("the gallery could not be kept in its folder")
 
     def _due(self) -> tuple[Segment, ...]:
         """Adjacent segments to be made one, or one that has too many removed; none if all is well."""
         segments = self._segments
         for segment in segments:
-            if segment.dead.mean() > PARAMS.removed:
+            if segment.dead.mean() > self._params.removed:
                 return (segment,)
         # The newest are the smallest: of each size the last few that are no larger, once they are enough.
-        sizes = [int(math.log(len(segment), PARAMS.merged)) for segment in segments]
+        sizes = [int(math.log(len(segment), self._params.merged)) for segment in segments]
         for size in sorted(set(sizes)):
             first = len(segments)
             rows = 0
-            while first and sizes[first - 1] <= size and rows + len(segments[first - 1]) <= PARAMS.largest:
+            while (
+                first and sizes[first - 1] <= size and rows + len(segments[first - 1]) <= self._params.largest
+            ):
                 first -= 1
                 rows += len(segments[first])
-            if len(segments) - first >= PARAMS.merged:
+            if len(segments) - first >= self._params.merged:
                 return segments[first:]
         return ()
 
     def _made_anew(self, group: Sequence[Segment]) -> None:
         """Replace adjacent segments by one without what was removed."""
+        for segment in group:
+            check(segment, read_later=True)  # or damage would get a checksum of its own
         alive = [~segment.dead for segment in group]
         self._replace(group, joined(group, alive), alive)
 

@@ -27,10 +27,13 @@ from matching.wanted import still_wanted
 class Params:
     """How many subjects each modality has compared exactly."""
 
+    # By fingers: of the first of them, those whose codes say more than this (log10 likelihood ratio), and
+    # always a few. So many up to this many encounters; beyond, the number grows with this power of theirs.
     fingers: int = 20
-    # so many up to this many encounters; beyond, the number grows with this power of theirs
+    least_evidence: float = -0.5
+    fingers_always: int = 3
     fingers_up_to: int = 10_000
-    fingers_growth: float = 0.4
+    growth: float = 0.4
     irises: int = 5
     faces: int = 5
     # of them negative ones, one in so many: somebody's many held attempts must not hide who they are
@@ -39,10 +42,12 @@ class Params:
     # do, codes name more, of whom an exact comparison of the fingers that tell most names the candidates.
     telling: int = 20
     fingers_enough: int = 4
-    ranked: tuple[int, ...] = (800, 600, 300, 100)  # with 0, 1, 2, 3 telling fingers
+    ranked: tuple[int, ...] = (800, 200, 100, 60)  # with 0, 1, 2, 3 telling fingers
+    most_ranked: int = 1200
+    least_likeness: float = -1.0
     ranked_fingers: int = 3
     # encounters without any telling finger, compared with every probe
-    most_thin: int = 200
+    most_thin: int = 100
 
 
 PARAMS = Params()
@@ -174,7 +179,7 @@ class Snapshot:
         telling = sum(finger_detail(finger.template) >= PARAMS.telling for finger in told)
         asked = told[: min(max(telling, 1), PARAMS.ranked_fingers)]
         encounters = self._encounters or len(evidence)
-        growth = max(encounters / PARAMS.fingers_up_to, 1.0) ** PARAMS.fingers_growth
+        growth = max(encounters / PARAMS.fingers_up_to, 1.0) ** PARAMS.growth
         most = round(PARAMS.fingers * growth)
 
         # 1. encounters without a telling finger
@@ -183,21 +188,34 @@ class Snapshot:
         of_thin[thin] = evidence[thin]
         evidence[thin] = ABSENT
         few = self._standing_out(of_thin, ABSENT, PARAMS.most_thin, excluded)
-        names = self._likest(told, few, PARAMS.fingers // 4)
+        names = self._likest(told, few, PARAMS.fingers, 0)
 
         # 2. the others
-        if telling >= PARAMS.fingers_enough:
-            return names | self._standing_out(evidence, ABSENT, most, excluded)
-        many = self._standing_out(evidence, ABSENT, max(most, PARAMS.ranked[telling]), excluded)
-        return names | self._likest(asked, many, most)
+        if telling < PARAMS.fingers_enough:
+            ranked = min(round(PARAMS.ranked[telling] * growth), PARAMS.most_ranked)
+            many = self._standing_out(evidence, ABSENT, ranked, excluded)
+            return names | self._likest(asked, many, most, PARAMS.fingers_always)
+        standing = self._standing_out(evidence, ABSENT, most, excluded)
+        return names | {
+            subject: row
+            for place, (subject, row) in enumerate(standing.items())
+            if place < PARAMS.fingers_always or evidence[row] > PARAMS.least_evidence
+        }
 
-    def _likest(self, asked: Sequence[FingerForm], of: dict[int, int], most: int) -> dict[int, int]:
-        """So many of the subjects whose fingers compare best with these, by the row of each."""
-        if len(of) <= most:
-            return of
+    def _likest(
+        self, asked: Sequence[FingerForm], of: dict[int, int], most: int, always: int
+    ) -> dict[int, int]:
+        """So many of the subjects whose fingers compare best with these, by the row of each.
+
+        Of those whom the fingers deny `always` at most.
+        """
         like = {subject: likeness(asked, self._form(row).fingers) for subject, row in of.items()}
         best = sorted(of, key=lambda subject: -like[subject])[:most]
-        return {subject: of[subject] for subject in best}
+        return {
+            subject: of[subject]
+            for place, subject in enumerate(best)
+            if place < always or like[subject] > PARAMS.least_likeness
+        }
 
     def _at(self, row: int) -> tuple[Segment, int]:
         """The segment of a row among all rows, and the row there."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.gallery_stress import stress
 from benchmarks.population import impression, person
 from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.sample import FingerPosition as Finger
@@ -17,7 +18,7 @@ from matching.errors import GalleryDamaged
 from matching.fingerprint.calibration import fingerprint_calibration
 from matching.fingerprint.code import finger_detail
 from matching.fingerprint.cylinders import cylinders
-from matching.gallery import Gallery, Match
+from matching.gallery import Gallery, Match, Params
 from tests.prints import at, cut
 
 FOUR = (Finger.RIGHT_THUMB, Finger.RIGHT_INDEX, Finger.LEFT_THUMB, Finger.LEFT_INDEX)
@@ -64,7 +65,7 @@ def test_finds_what_brute_force_finds(gallery: Gallery) -> None:
         assert found[0] == oracle[0]
         assert found[0].subject == 100 + i
         assert found[0].comparison.llr > 4 > found[1].comparison.llr
-        assert len(found) == 20
+        assert len(found) >= 3
         assert len(oracle) == PEOPLE
         assert set(comparable(found)) <= set(comparable(oracle))
         assert comparable(found) == sorted(comparable(found))
@@ -254,6 +255,102 @@ def test_damage_is_noticed_in_every_file(
     assert len(Gallery.load(tmp_path)) == len(gallery)
     with pytest.raises(GalleryDamaged):
         Gallery.load(tmp_path / "nowhere")
+
+
+def one_finger(index: int) -> EncounterForm:
+    return encounter_form(person(index, 5, FOUR[:1]))
+
+
+SMALL = Params(sealed=8, largest=300)
+
+
+def grown(folder: Path, people: int) -> Gallery:
+    """A gallery whose owner saw one change a person, kept on disk by itself and never saved."""
+    made = Gallery(folder, params=SMALL)
+    for key in range(people):
+        made.add(key, key, one_finger(key))
+        made.watermark = key + 1
+    made.close()
+    return made
+
+
+def test_small_segments_become_large_ones(tmp_path: Path) -> None:
+    gallery = grown(tmp_path, 130)
+    assert gallery.sizes().segments <= 8
+    assert sorted(int(key) for segment in gallery.segments() for key in segment.keys) == list(range(130))
+    assert len(list(tmp_path.glob("*.segment"))) <= 8
+
+
+def test_a_crash_loses_only_what_follows_the_watermark(tmp_path: Path) -> None:
+    gallery = grown(tmp_path, 60)
+    for key in (3, 40, 59):
+        gallery.remove(key)
+        gallery.watermark += 1
+    loaded = Gallery.load(tmp_path)
+    assert 8 <= loaded.watermark <= 60
+    assert all(key in loaded for key in range(loaded.watermark) if key not in (3, 40))
+    assert len(loaded) <= loaded.watermark + 1  # sealed before its owner set it
+
+
+def test_what_was_removed_leaves_a_segment_that_has_lost_many(tmp_path: Path) -> None:
+    gallery = grown(tmp_path, 40)
+    native = one_finger(7).fingers[0].native
+    assert any(native in path.read_bytes() for path in tmp_path.glob("*.segment"))
+    for key in range(5, 12):
+        gallery.remove(key)
+    gallery.close()
+    assert not any(native in path.read_bytes() for path in tmp_path.glob("*.segment"))
+    assert not any(key in Gallery.load(tmp_path) for key in range(5, 12))
+
+
+def test_a_snapshot_stays_as_it_was(tmp_path: Path) -> None:
+    gallery = grown(tmp_path / "gallery", 50)
+    gallery.snapshot(tmp_path / "copy")
+    with pytest.raises(FileExistsError):
+        gallery.snapshot(tmp_path / "copy")
+    gallery.add(500, 500, one_finger(50))
+    gallery.remove(2)
+    gallery.save(tmp_path / "gallery")
+    copy = Gallery.load(tmp_path / "copy")
+    copy.verify()
+    assert (len(copy), copy.watermark, 2 in copy, 500 in copy) == (50, 50, True, False)
+    assert copy.search(one_finger(2))[0].key == 2
+    again = Gallery.load(tmp_path / "gallery")
+    assert (len(again), 2 in again, 500 in again) == (50, False, True)
+
+
+def test_a_damaged_template_is_noticed_and_made_anew(tmp_path: Path) -> None:
+    gallery = grown(tmp_path, 50)
+    gallery.save(tmp_path)
+    native = one_finger(7).fingers[0].native
+    [path] = [path for path in tmp_path.glob("*.segment") if native in path.read_bytes()]
+    content = bytearray(path.read_bytes())
+    content[content.index(native) + 20] ^= 1
+    path.write_bytes(content)
+    damaged = Gallery.load(tmp_path)
+    with pytest.raises(GalleryDamaged, match="template"):
+        damaged.verify()
+    with pytest.raises(GalleryDamaged, match="checksum"):
+        _ = damaged.form(7).fingers[0].cylinders
+    damaged.remove(9)
+    asked: list[int] = []
+
+    def form_of(key: int) -> EncounterForm | None:
+        asked.append(key)
+        return None if key == 8 else one_finger(key)
+
+    repaired = damaged.repair(form_of, threading.Event())
+    assert 0 < repaired == len(asked) - 1 < 50
+    assert 9 not in asked
+    for holder in (damaged, Gallery.load(tmp_path)):
+        holder.verify()
+        assert holder.search(one_finger(7))[0].key == 7
+        assert [key for key in range(50) if key not in holder] == [8, 9]
+
+
+def test_everything_at_once(tmp_path: Path) -> None:
+    ran = stress(tmp_path, 6)
+    assert min(ran.done[what] for what in ("added", "removed", "searched", "snapshots", "came and went")) > 0
 
 
 def test_many_threads_at_once(gallery: Gallery, forms: list[EncounterForm], tmp_path: Path) -> None:
