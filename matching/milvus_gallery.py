@@ -84,8 +84,9 @@ class MilvusGallery:
     `form_of` gives the form of an encounter from the store, None where there is none any more. `uri` and
     `token` are the server's; `prefix`: what the names of this gallery's collections begin with, one for each
     store, and one process at a time that writes. `strong`: each search waits until Milvus has everything
-    (0.2 s), and nothing is kept back. Raises `GalleryUnavailable` where Milvus does not serve,
-    `GalleryDamaged` where its rows were made by another version.
+    (0.2 s), and nothing is kept back; `anew`: whatever is there is removed first. `history` is kept with the
+    watermark: its owner names there which store was followed. Raises `GalleryUnavailable` where Milvus does
+    not serve, `GalleryDamaged` where its rows were made by another version.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class MilvusGallery:
         prefix: str = "rekam",
         token: str = "",
         strong: bool = False,
+        anew: bool = False,
         face_file: Path | None = None,
     ) -> None:
         self._form_of = form_of
@@ -112,6 +114,8 @@ class MilvusGallery:
         strong_for = inf if strong else PARAMS.seen_after
         self._rows = Rows(uri, token, prefix, strong_for=strong_for, seconds=PARAMS.call_seconds)
         try:
+            if anew:
+                self._rows.drop()
             self._rows.prepare()
             self._read()
         except BaseException:
@@ -121,8 +125,8 @@ class MilvusGallery:
         self._writer.start()
 
     def _read(self) -> None:
-        keys, subjects, thin, self._noted = self._rows.encounters()
-        self._watermark = self._noted
+        keys, subjects, thin, self._watermark, self.history = self._rows.encounters()
+        self._noted = (self._watermark, self.history)
         self._face_values = self._rows.face_values()
         self._table: tuple[Segment, ...] = (_table(keys, subjects),)
         self._thin = set(thin)
@@ -406,16 +410,16 @@ class MilvusGallery:
                     self._waiting, self._delta = (*self._waiting, self._delta), Delta()
                 waiting = [delta.segment() for delta in self._waiting]
                 gone, self._gone = self._gone, []
-                watermark = self._watermark
+                noted = (self._watermark, self.history)
             try:
                 if gone:
                     self._rows.delete(gone)
                 for segment in waiting:
                     # what is removed while it is written is deleted by the next call
                     self._rows.insert(replace(segment, dead=segment.dead.copy()))
-                if watermark != self._noted:
-                    self._rows.note(watermark)
-                    self._noted = watermark
+                if noted != self._noted:
+                    self._rows.note(*noted)
+                    self._noted = noted
             except BaseException:
                 with self._lock:  # nobody knows what came in: away with it before it is written again
                     perhaps = [int(key) for segment in waiting for key in segment.keys]
@@ -466,8 +470,11 @@ class MilvusGallery:
     # The whole ------------------------------------------------------------------------------------
 
     def save(self, folder: Path | None = None) -> None:
-        """`flush`: nothing is kept in a folder."""
-        self.flush()
+        """`flush`, as far as Milvus takes it: the store knows the rest. Nothing is kept in a folder."""
+        try:
+            self.flush()
+        except GalleryUnavailable as error:
+            log.warning("changes are not in Milvus, and are made again at the next start: %s", error)
 
     def clear(self) -> None:
         """Remove everything, from Milvus too: to be rebuilt."""
@@ -486,10 +493,7 @@ class MilvusGallery:
         self._stop.set()
         self._wake.set()
         self._writer.join()
-        try:
-            self.flush()
-        except GalleryUnavailable as error:
-            log.warning("changes are not in Milvus, and are made again at the next start: %s", error)
+        self.save()
         self._rows.close()
 
 

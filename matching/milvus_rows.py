@@ -46,6 +46,7 @@ class Row(TypedDict, total=False):
     code: list[bytes]
     subject: int
     thin: bool
+    history: str
     held: bool
     position: int
     eye: int
@@ -70,11 +71,14 @@ ENROLLED = "held == false"  # filters: everybody, or only encounters that are so
 
 _FORMAT = 1
 _WATERMARK = -1  # the row of encounters that holds it as its subject; keys are not negative
+_MOST_OF_HISTORY = 64  # letters
 _ROWS_AT_ONCE = 4000
 _CREATION_SECONDS = 60.0
+_CONNECTION_SECONDS = 3.0
+_AWAY_SECONDS = 0.5
 _EVEN = np.uint64(0x5555_5555_5555_5555)
 _SCALARS = {
-    "encounters": {"subject": DataType.INT64, "thin": DataType.BOOL},
+    "encounters": {"subject": DataType.INT64, "thin": DataType.BOOL, "history": DataType.VARCHAR},
     "fingers": {"position": DataType.INT8, "detail": DataType.INT8, "held": DataType.BOOL},
     "irises": {"eye": DataType.INT8, "held": DataType.BOOL},
     "faces": {"held": DataType.BOOL},
@@ -108,8 +112,9 @@ class Rows:
         self._seconds = seconds
         self._face_values: dict[bytes, int] = {}
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="milvus")
-        with _faults():
-            self._client = MilvusClient(uri=uri, token=token, timeout=seconds)
+        self._away_until = 0.0
+        with self._faults():
+            self._client = MilvusClient(uri=uri, token=token, timeout=_CONNECTION_SECONDS)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -120,11 +125,26 @@ class Rows:
         """What these calls give, made at the same time."""
         return list(self._pool.map(lambda call: call(), calls))
 
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Whatever Milvus, its client or the way to it have to say; for a moment then nobody asks again.
+
+        The client reconnects for each call that failed, one after the other.
+        """
+        if time.monotonic() < self._away_until:
+            raise GalleryUnavailable("Milvus did not serve a moment ago")
+        try:
+            yield
+        except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
+            self._away_until = time.monotonic() + _AWAY_SECONDS
+            told = error.message if isinstance(error, MilvusException) else str(error)
+            raise GalleryUnavailable(f"Milvus does not serve: {told}") from error
+
     # Collections ----------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Create what is missing, load what is there; `GalleryDamaged` where rows are of another version."""
-        with _faults():
+        with self._faults():
             there = [name.removeprefix(self._prefix) for name in self._own()]
             for kind in list(there):
                 told = self._client.describe_collection(self._prefix + kind, timeout=self._seconds)
@@ -151,12 +171,12 @@ class Rows:
         return [name for name in names if name.startswith(self._prefix)]
 
     def _load(self, kind: str) -> None:
-        with _faults():
+        with self._faults():
             self._client.load_collection(self._prefix + kind, timeout=_CREATION_SECONDS)
 
     def drop(self) -> None:
         """Remove everything of this gallery from the server."""
-        with _faults():
+        with self._faults():
             for name in self._own():
                 self._client.drop_collection(name, timeout=self._seconds)
         self._face_values.clear()
@@ -180,7 +200,7 @@ class Rows:
 
     def count(self, kind: str) -> int:
         """Rows of a collection; among the encounters is the watermark."""
-        with _faults():
+        with self._faults():
             told = self._client.query(
                 self._prefix + kind,
                 output_fields=["count(*)"],
@@ -191,13 +211,14 @@ class Rows:
 
     def _create(self, kind: str, size: int) -> None:
         binary = kind in _BITS
-        with _faults():
+        with self._faults():
             schema = self._client.create_schema(
                 auto_id=False, enable_dynamic_field=False, description=_identity()
             )
             schema.add_field("id", DataType.INT64, is_primary=True)
             for name, kind_of in _SCALARS[kind.split("_")[0]].items():
-                schema.add_field(name, kind_of)
+                more = {"max_length": _MOST_OF_HISTORY} if kind_of is DataType.VARCHAR else {}
+                schema.add_field(name, kind_of, **more)
             schema.add_field("code", DataType.BINARY_VECTOR if binary else DataType.FLOAT_VECTOR, dim=size)
             index = self._client.prepare_index_params()
             if binary:
@@ -233,6 +254,7 @@ class Rows:
                     "id": int(keys[r]),
                     "subject": int(segment.subjects[r]),
                     "thin": bool(thin[r]),
+                    "history": "",
                     "code": _NOTHING,
                 }
                 for r in np.flatnonzero(alive).tolist()
@@ -304,7 +326,7 @@ class Rows:
             self._insert(_faces(embedder), rows)
 
     def _insert(self, kind: str, rows: Sequence[NewRow], partition: str = "") -> None:
-        with _faults():
+        with self._faults():
             for first in range(0, len(rows), _ROWS_AT_ONCE):
                 self._client.insert(
                     self._prefix + kind,
@@ -325,30 +347,30 @@ class Rows:
         self._delete("encounters", keys)
 
     def _delete(self, kind: str, ids: Sequence[int]) -> None:
-        with _faults():
+        with self._faults():
             for first in range(0, len(ids), _ROWS_AT_ONCE):
                 some = list(ids[first : first + _ROWS_AT_ONCE])
                 self._client.delete(self._prefix + kind, ids=some, timeout=self._seconds)
 
-    def note(self, watermark: int) -> None:
-        """Keep the watermark; what it stands for must have been written."""
-        row = {"id": _WATERMARK, "subject": watermark, "thin": False, "code": _NOTHING}
-        with _faults():
+    def note(self, watermark: int, history: str) -> None:
+        """Keep the watermark, and of what history it is one; what it stands for must have been written."""
+        row = {"id": _WATERMARK, "subject": watermark, "thin": False, "history": history, "code": _NOTHING}
+        with self._faults():
             self._client.upsert(self._prefix + "encounters", [row], timeout=self._seconds)
 
     # Reading --------------------------------------------------------------------------------------
 
-    def encounters(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int], int]:
-        """Keys and subjects of all encounters by rising key, keys of the thin ones, and the watermark.
+    def encounters(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int], int, str]:
+        """Keys and subjects of all encounters by rising key, keys of the thin ones, watermark and history.
 
         Sees everything written before. Cost: 13 s a million.
         """
         rows: list[Row] = []
-        with _faults():
+        with self._faults():
             pages = self._client.query_iterator(
                 self._prefix + "encounters",
                 batch_size=10_000,
-                output_fields=["id", "subject", "thin"],
+                output_fields=["id", "subject", "thin", "history"],
                 consistency_level="Strong",
                 timeout=_CREATION_SECONDS,
             )
@@ -360,9 +382,9 @@ class Rows:
         keys, first = np.unique(both[:, 0], return_index=True)
         subjects = both[first, 1]
         thin = [int(keys[i]) for i, n in enumerate(first) if rows[n]["thin"]]
-        noted = keys == _WATERMARK
-        watermark = int(subjects[noted][0]) if noted.any() else 0
-        return keys[~noted], subjects[~noted], thin, watermark
+        if len(keys) and keys[0] == _WATERMARK:
+            return keys[1:], subjects[1:], thin, int(subjects[0]), rows[first[0]]["history"]
+        return keys, subjects, thin, 0, ""
 
     def near_fingers(
         self, position: FingerPosition, codes: Sequence[Words], most: int, of: str
@@ -401,7 +423,7 @@ class Rows:
         told: Sequence[str] = (),
         partitions: Sequence[str] = (),
     ) -> list[list[Hit]]:
-        with _faults():
+        with self._faults():
             found = self._client.search(
                 self._prefix + kind,
                 list(queries),
@@ -448,7 +470,7 @@ class Rows:
         ids = (keys[:, None] * each + np.arange(each)).ravel().tolist()
         if not ids:
             return []
-        with _faults():
+        with self._faults():
             rows: list[Row] = self._client.query(
                 self._prefix + kind,
                 filter=f"id in {ids}",
@@ -554,15 +576,3 @@ def _face_shelf(rows: Sequence[Row], keys: NDArray[np.int64]) -> FaceShelf:
         vector=np.array([row["code"] for row in rows], dtype=np.float32),
         quality=np.zeros(len(rows), dtype=np.uint8),
     )
-
-
-@contextmanager
-def _faults() -> Iterator[None]:
-    """Whatever Milvus, its client or the way to it have to say."""
-    try:
-        yield
-    except GalleryDamaged:
-        raise
-    except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
-        told = error.message if isinstance(error, MilvusException) else str(error)
-        raise GalleryUnavailable(f"Milvus does not serve: {told}") from error

@@ -16,6 +16,15 @@ from capture.sample import Modality
 from rekam.errors import InvalidSettings
 
 _MIB = 2**20
+
+
+class GalleryKind(StrEnum):
+    """Where the codes are that searches scan."""
+
+    EMBEDDED = "embedded"
+    MILVUS = "milvus"
+
+
 _ONNX = OnnxEmbedderSettings(path=Path())
 
 
@@ -43,6 +52,25 @@ class Settings(BaseSettings):
         repr=False,  # a password may be in it
         description="PostgreSQL database of the records, as postgresql://USER:PASSWORD@HOST/DATABASE; "
         "SQLite in the data folder where not set.",
+    )
+    gallery: GalleryKind = Field(
+        default=GalleryKind.EMBEDDED,
+        description="Where the codes are that searches scan: in this process, or on a Milvus server.",
+    )
+    milvus_uri: str | None = Field(
+        default=None,
+        description="The Milvus server, as http://HOST:19530, or https where it has TLS; "
+        "needed where gallery is milvus.",
+    )
+    milvus_token: str | None = Field(
+        default=None,
+        repr=False,  # a password is in it
+        description="User and password at the Milvus server, as USER:PASSWORD; none are sent where not set.",
+    )
+    milvus_prefix: str = Field(
+        default="rekam",
+        pattern="^[A-Za-z_][A-Za-z0-9_]{0,63}$",
+        description="What the names of the collections in Milvus begin with: another one for each store.",
     )
     backup_dir: Path | None = Field(
         default=None,
@@ -224,6 +252,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"host {self.host} is reachable from other machines: set allow_remote too if that is meant"
             )
+        if self.gallery is GalleryKind.MILVUS and self.milvus_uri is None:
+            raise ValueError("gallery is milvus: set milvus_uri to the server's address")
         if self.fpir_review < self.fpir_match:
             raise ValueError("fpir_review is smaller than fpir_match: what matches would not be reviewed")
         if self.max_request_bytes < self.max_message_bytes:

@@ -1,22 +1,28 @@
 """The search index of a service: derived from the store, behind it by no more than a commit.
 
 It carries the number of the last change it applied. At start it is loaded from the data folder where it can
-be trusted, and caught up with the store, or rebuilt from it.
+be trusted, and caught up with the store, or rebuilt from it. Its codes may be on a Milvus server instead.
 """
 
 import logging
 import shutil
 import threading
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from matching.encounter import EncounterComparison, EncounterForm, compare_encounters
 from matching.errors import GalleryDamaged
 from matching.gallery import Gallery
 from rekam.capturing import form_of, read_template
+from rekam.config import GalleryKind, Settings
+from rekam.errors import InvalidSettings
 from rekam.store import ChangeKind, Reader, Store
 from rekam.written import written
+
+if TYPE_CHECKING:  # its client is an extra
+    from matching.milvus_gallery import MilvusGallery
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +48,14 @@ def label_of(seq: int, subject_key: int | None) -> int:
 class Index:
     """The gallery of the encounters that searches meet. `follow` belongs to the one writing thread.
 
-    `gallery` is to be searched from any thread; `face_file` is the calibration of the user's own embedder.
+    `gallery` is to be searched from any thread. Raises `GalleryUnavailable` where it is on a server that does
+    not serve, `InvalidSettings` where what it takes to reach one is not installed.
     """
 
-    def __init__(self, store: Store, face_file: Path | None, progress: Progress | None = None) -> None:
+    def __init__(self, store: Store, settings: Settings, progress: Progress | None = None) -> None:
         self._store = store
-        self._face_file = face_file
+        self._settings = settings
+        self._face_file = settings.face_embedder_calibration
         self._captured: dict[int, EncounterForm] = {}
         self._erased = False
         self._folder = store.folder / _FOLDER
@@ -75,8 +83,50 @@ class Index:
         """Keep the form of an encounter about to be committed, so that it is not made again."""
         self._captured[seq] = form
 
-    def _opened(self, progress: Progress | None) -> Gallery:
-        """The saved index, or an empty one where there is none to trust, caught up with the store."""
+    def _opened(self, progress: Progress | None) -> "Gallery | MilvusGallery":
+        """The index as it was left, or an empty one if there is none to trust, caught up with the store."""
+        gallery = self._on_milvus() if self._settings.gallery is GalleryKind.MILVUS else self._embedded()
+        with self._store.read() as reader:
+            behind = reader.last_change() - gallery.watermark
+        self.gallery = gallery
+        self.follow(progress)
+        if behind > _SAVE_AFTER:
+            gallery.save(self._folder)
+        return gallery
+
+    def _on_milvus(self) -> "MilvusGallery":
+        """The codes on the server, if they followed this very history of the store; else none."""
+        try:
+            from matching.milvus_gallery import MilvusGallery
+        except ImportError as error:
+            raise InvalidSettings([("gallery", "milvus needs its client: install rekam[milvus]")]) from error
+        settings = self._settings
+        opened = partial(
+            MilvusGallery,
+            settings.milvus_uri or "",
+            self._stored_form,
+            prefix=settings.milvus_prefix,
+            token=settings.milvus_token or "",
+            face_file=self._face_file,
+        )
+        try:
+            gallery = opened()
+        except GalleryDamaged as error:
+            log.warning("what is in Milvus is not used and is made anew: %s", error)
+            gallery = opened(anew=True)
+        with self._store.read() as reader:
+            if len(gallery) and not reader.continues(gallery.history, gallery.watermark):
+                log.warning("what is in Milvus followed another history of the store: it is made anew")
+                gallery.clear()
+        gallery.history = self._store.opening
+        gallery.flush()
+        return gallery
+
+    def _stored_form(self, key: int) -> EncounterForm | None:
+        with self._store.read() as reader:
+            return self._form_to_index(reader, key)
+
+    def _embedded(self) -> Gallery:
         gallery = self._loaded()
         if gallery is None:
             # It may hold what was erased since, or be of an older format: nothing of it stays.
@@ -84,12 +134,6 @@ class Index:
             gallery = Gallery(self._folder, face_file=self._face_file)
         # Whatever is saved from now on followed the store as it is since it was opened.
         written(self._store.folder / _OPENING, self._store.opening.encode("ascii"))
-        with self._store.read() as reader:
-            behind = reader.last_change() - gallery.watermark
-        self.gallery = gallery
-        self.follow(progress)
-        if behind > _SAVE_AFTER:
-            gallery.save(self._folder)
         return gallery
 
     def _loaded(self) -> Gallery | None:
@@ -118,12 +162,7 @@ class Index:
 
     def _check(self, gallery: Gallery) -> None:
         """Check the index to its last byte; what is damaged is made anew from the store."""
-
-        def form_of(key: int) -> EncounterForm | None:
-            with self._store.read() as reader:
-                return self._form_to_index(reader, key)
-
-        if repaired := gallery.repair(form_of, self._stopping):
+        if repaired := gallery.repair(self._stored_form, self._stopping):
             log.warning("%d encounters of the index were made anew from the store", repaired)
 
     def follow(self, progress: Progress | None = None) -> None:

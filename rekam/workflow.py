@@ -144,7 +144,7 @@ class Workflow:
         self._computing = Gate(calls_at_once(settings.workers))
         _warm_up()
         self._store = Store.open(settings.data_dir, settings.database_url)
-        self._index = Index(self._store, settings.face_embedder_calibration, progress)
+        self._index = Index(self._store, settings, progress)
         self._backups = Backups(self._store, settings.backup_dir, self._index.copy_to)
         self._running: dict[str, tuple[str, bytes, Future[object]]] = {}
         self._running_lock = threading.Lock()
