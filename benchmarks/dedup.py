@@ -6,8 +6,8 @@ The people are synthetic (`benchmarks.scale_population`): ten fingers, two irise
 again once or twice under other names, in several ways: with everything, with fingers only, with hands
 swapped, with fingers of unknown position, with two or one finger, four damaged ones, with irises only. A
 planted pair that direct comparison does not send to an operator cannot be found by anybody: both counts are
-given. So are the pairs of real prints of the development sets. Times are processor times of one process; the loop of searches is a sample of searches in a gallery of
-the same people, extrapolated to everybody.
+given. So are the pairs of real prints of the development sets. Times are processor times of one process; the
+loop of searches is a sample of searches in a gallery of the same people, extrapolated to everybody.
 """
 
 import argparse
