@@ -66,6 +66,7 @@ bench: setup     ## measure every figure of the README, into benchmarks/results/
 	$(BIN)/python -m benchmarks.request_memory
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.moving
+	$(BIN)/python -m benchmarks.dedup --cache .bench-cache
 	$(BIN)/python -m benchmarks.reliability kill
 	$(BIN)/python -m benchmarks.reliability race
 	$(BIN)/python -m benchmarks.reliability trace

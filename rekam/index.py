@@ -65,6 +65,12 @@ class Index:
         if self._erased:
             self._store.compact()
 
+    def copy_to(self, folder: Path) -> None:
+        """Put a copy of the index, with the history it followed, into a backup; none if on a server."""
+        if isinstance(self.gallery, Gallery):
+            self.gallery.snapshot(folder / _FOLDER)
+            written(folder / _OPENING, self._store.opening.encode("ascii"))
+
     def expect(self, seq: int, form: EncounterForm) -> None:
         """Keep the form of an encounter about to be committed, so that it is not made again."""
         self._captured[seq] = form

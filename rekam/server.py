@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -147,6 +147,7 @@ class _Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its
         decode: Decoder,
         method: Method,
     ) -> Message:
+        """Admit it, read it, do it, tell of it; errors become statuses by the table in `rekam.status`."""
         self.calls.begin(context)
         start = time.perf_counter()
         request: Message | None = None
@@ -162,15 +163,36 @@ class _Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its
                         answer = method(request, context)
             except Exception as error:
                 failure = error
-        seconds = time.perf_counter() - start
+        self._tell(name, request, answer, failure, time.perf_counter() - start, spent)
+        if failure is None and answer is not None:
+            return answer
+        if isinstance(failure, _Gone) and failure.__cause__ is not None:
+            raise failure.__cause__  # gRPC knows it
+        status = rpc_status.to_status(status_of(failure or _Gone()))
+        _let_go(failure)
+        failure = request = None
+        context.abort_with_status(status)
+        raise AssertionError("not reached: abort_with_status raises")
+
+    def _tell(
+        self,
+        name: str,
+        request: Message | None,
+        answer: Message | None,
+        failure: Exception | None,
+        seconds: float,
+        spent: Mapping[Stage, float],
+    ) -> None:
+        """Count the call, and write its line of the log."""
         code, reason = ("OK", None) if failure is None else code_and_reason(failure)
         if isinstance(failure, _Gone):
             code, reason = "CANCELLED", "GONE"
         self._metrics.told(name, code, reason, seconds)
+        surprise = None if isinstance(failure, _EXPECTED) else failure
         log.log(
-            logging.INFO if failure is None or isinstance(failure, _EXPECTED) else logging.ERROR,
+            logging.INFO if surprise is None else logging.ERROR,
             "call",
-            exc_info=None if isinstance(failure, _EXPECTED) else failure,
+            exc_info=surprise,
             extra=fields(
                 method=name,
                 code=code,
@@ -181,15 +203,6 @@ class _Door(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in its
                 **{f"{stage}_seconds": round(of_stage, 4) for stage, of_stage in spent.items()},
             ),
         )
-        if failure is None and answer is not None:
-            return answer
-        if isinstance(failure, _Gone) and failure.__cause__ is not None:
-            raise failure.__cause__  # gRPC knows it
-        status = rpc_status.to_status(status_of(failure or _Gone()))
-        _let_go(failure)
-        failure = request = None
-        context.abort_with_status(status)
-        raise AssertionError("not reached: abort_with_status raises")
 
     @contextmanager
     def _admitted(

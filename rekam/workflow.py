@@ -146,7 +146,7 @@ class Workflow:
         _warm_up()
         self._store = Store.open(settings.data_dir, settings.database_url)
         self._index = Index(self._store, settings.face_embedder_calibration, progress)
-        self._backups = Backups(self._store, settings.backup_dir)
+        self._backups = Backups(self._store, settings.backup_dir, self._index.copy_to)
         self._running: dict[str, tuple[str, bytes, Future[object]]] = {}
         self._running_lock = threading.Lock()
         self._commits = GroupCommit(self._store, self._index.follow, settings.max_batch, self.metrics)

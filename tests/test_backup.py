@@ -9,6 +9,8 @@ import grpc
 import pytest
 
 from benchmarks.encounters import again, enroll_request, made_up_nik
+from matching.encounter import EncounterForm
+from matching.gallery import Gallery
 from rekam.backup import MANIFEST, Backups, restore
 from rekam.errors import DeadlinePassed, InvalidRequest, NotWritten, StoreDamaged, WrongState
 from rekam.store import DATABASE, Store
@@ -49,7 +51,12 @@ def test_a_backup_while_people_are_enrolled_holds_everybody_acknowledged_before_
         assert len(before) <= made.subjects < len(answers)
     assert made.folder == str(backups / NAME)
     assert {path.name for path in backups.iterdir()} == {NAME}
-    assert {path.name for path in (backups / NAME).iterdir()} == {DATABASE, MANIFEST}
+    assert {path.name for path in (backups / NAME).iterdir()} == {
+        DATABASE,
+        MANIFEST,
+        "index",
+        "index.opening",
+    }
 
     made_again = restore(backups / NAME, tmp_path / "restored")
     assert made_again.manifest_digest == made.manifest_digest
@@ -141,6 +148,9 @@ def test_a_backup_that_is_not_what_was_made_is_not_restored(tmp_path: Path) -> N
         (MANIFEST, b"[]"),
         (MANIFEST, manifest.replace('"format": 1', '"format": 2').encode()),
         (MANIFEST, json.dumps(json.loads(manifest) | {"files": {}}).encode()),
+        (MANIFEST, manifest.replace("index.opening", "../elsewhere").encode()),
+        ("index.opening", b"another"),
+        ("index/gallery.json", b""),
     ):
         kept = (backup / name).read_bytes()
         (backup / name).write_bytes(content)
@@ -157,6 +167,30 @@ def test_a_backup_that_is_not_what_was_made_is_not_restored(tmp_path: Path) -> N
         restore(backup, tmp_path / "restored")
     with pytest.raises(StoreDamaged):
         restore(tmp_path, tmp_path / "elsewhere")
+
+
+def test_a_restored_service_goes_on_with_the_index_of_the_backup(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = backup_of_two(tmp_path)
+    restore(backup, tmp_path / "restored")
+    assert {path.name for path in (tmp_path / "restored").iterdir()} == {DATABASE, "index", "index.opening"}
+    added: list[int] = []
+    add = Gallery.add
+
+    def noted(gallery: Gallery, key: int, subject: int, form: EncounterForm) -> None:
+        added.append(key)
+        add(gallery, key, subject, form)
+
+    monkeypatch.setattr(Gallery, "add", noted)
+    with running(tmp_path / "empty"):
+        warmed_up = len(added)  # what every start adds to try it
+    with running(tmp_path / "restored") as service:
+        assert len(added) == 2 * warmed_up  # nobody was added anew
+        assert service.stats().subjects == 2
+        assert service.identify(again(fingers(1), 1)).match == identification_pb2.MATCH_YES
+        assert service.enroll(0, again(fingers(0), 1), "b").decision == types_pb2.DECISION_RETURNING
+    assert "rebuilt" not in caplog.text
 
 
 def test_an_index_of_another_history_is_never_trusted(

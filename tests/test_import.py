@@ -330,6 +330,19 @@ def test_what_is_written_as_a_manifest_is_read(
     assert [r.read for r in read][-1:] == ([path.stat().st_size] if rows else [])
 
 
+def test_the_batch_job_finds_the_doubles_that_an_import_let_in(tmp_path: Path) -> None:
+    rows = [row for number in range(4) for row in person_rows(tmp_path, f"r{number}", number)]
+    double = [one.to_bytes() for one in again(fingers(2), 1)]
+    rows += rows_of(tmp_path, "double", made_up_nik(9), double)
+    assert imported(tmp_path, rows)[0] == Imported(enrolled=5)
+    job = tmp_path / "job"
+    command = [REKAM, "dedup", str(tmp_path / "data"), "--job", str(job), "--workers", "1"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2, ran.stderr  # there are doubles
+    with (job / "members.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["name"] for row in csv.DictReader(file)} == {made_up_nik(2), made_up_nik(9)}
+
+
 def test_a_killed_import_goes_on_where_it_stood(tmp_path: Path) -> None:
     template = fingers(1)[0].to_bytes()
     (tmp_path / "one.rft").write_bytes(template)
