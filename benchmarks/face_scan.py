@@ -57,7 +57,7 @@ def measure(count: int) -> dict[str, dict[str, float]]:
         index.train(vectors[:20_000])
         index.add(vectors)
         if "PQ" in kind:
-            index.k_factor = 20
+            index.k_factor = 20  # type: ignore[attr-defined]  # of IndexRefine
         _, named = index.search(probes, NAMED)
         ways[kind] = {
             "ms": milliseconds(lambda index=index: index.search(probes[:1], NAMED)),  # type: ignore[misc]
