@@ -63,6 +63,7 @@ bench: setup     ## measure every figure of the README, into benchmarks/results/
 	$(BIN)/python -m benchmarks.identify --cache .bench-cache
 	$(BIN)/python -m benchmarks.store_commits
 	$(BIN)/python -m benchmarks.admission
+	$(BIN)/python -m benchmarks.search_together
 	$(BIN)/python -m benchmarks.request_memory
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.moving

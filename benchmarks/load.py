@@ -336,7 +336,8 @@ class Step:
     @property
     def failed(self) -> float:
         """Share of the calls that were neither answered nor refused: their deadline passed, mostly."""
-        return 1 - self.outcomes.get("OK", 0) / max(self.sent, 1) - self.refused
+        neither = self.sent - sum(self.outcomes.get(outcome, 0) for outcome in ("OK", *REFUSED))
+        return neither / max(self.sent, 1)
 
 
 def step(

@@ -742,7 +742,7 @@ def test_identify_finds_everybody_and_accuses_nobody_else(populated: Service) ->
         assert found.candidates[0].nik == made_up_nik(number)
         llrs = [c.llr for c in found.candidates]
         assert llrs == sorted(llrs, reverse=True)
-        assert len(llrs) == 20
+        assert 3 <= len(llrs) <= 20
         assert llrs[1] < found.review_llr
         assert found.gallery_encounters == 30
 
