@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from benchmarks.development import development_templates
 from benchmarks.identify import damaged
 from benchmarks.population import impression, person
 from benchmarks.provenance import ROOT, provenance
-from benchmarks.train_descriptors import development_templates
 from capture.fingerprint.template import FingerprintTemplate
 from matching.fingerprint.calibration import fingerprint_calibration
 from matching.fingerprint.code import CodeModel, detail_bin, finger_code, finger_detail

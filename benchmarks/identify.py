@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from benchmarks.development import development_templates
 from benchmarks.population import impression, people, person
 from benchmarks.provenance import ROOT, provenance
 from benchmarks.synthetic_prints import POSITION_OF_NUMBER
-from benchmarks.train_descriptors import development_templates
 from capture.fingerprint.template import FingerprintTemplate
 from capture.sample import FingerPosition
 from matching.encounter import EncounterForm, encounter_form

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import nn
 
+from benchmarks.development import development_templates
 from benchmarks.identify import damaged
 from benchmarks.population import NOISE, PARAMS, SCANNERS, Noise, Params, _impression, impression, person
 from benchmarks.provenance import ROOT
-from benchmarks.train_descriptors import development_templates
 from capture.fingerprint.template import MAX_MINUTIAE, FingerprintTemplate
 from matching.fingerprint.code import (
     CODE_BITS,

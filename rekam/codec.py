@@ -19,6 +19,7 @@ from capture.fingerprint.template import ExtractorChoice
 from capture.quality import Feedback, Quality
 from capture.sample import EyePosition, FingerPosition, Modality
 from matching.encounter import Arrangement, EncounterComparison
+from matching.gallery import Sizes
 from rekam.backup import BackedUp
 from rekam.errors import InvalidRequest
 from rekam.exchange import (
@@ -543,8 +544,11 @@ def write_subject(subject: SubjectRecord) -> gallery_pb2.Subject:
     )
 
 
-def write_stats(counts: Counts, last_change: int, watermark: int, version: str) -> gallery_pb2.StatsResponse:
-    """Counts and states."""
+def write_stats(
+    counts: Counts, last_change: int, watermark: int, index: Sizes, version: str
+) -> gallery_pb2.StatsResponse:
+    """Counts and states; the bytes of the index are shared out to subjects and held encounters."""
+    people = max(counts.subjects + counts.encounters[EncounterState.HELD], 1)
     return gallery_pb2.StatsResponse(
         subjects=counts.subjects,
         encounters_enrolled=counts.encounters[EncounterState.ENROLLED],
@@ -558,6 +562,10 @@ def write_stats(counts: Counts, last_change: int, watermark: int, version: str) 
         version=version,
         irises=counts.samples[Modality.IRIS],
         faces=counts.samples[Modality.FACE],
+        finger_bytes_a_person=index.searched[Modality.FINGERPRINT] // people,
+        iris_bytes_a_person=index.searched[Modality.IRIS] // people,
+        face_bytes_a_person=index.searched[Modality.FACE] // people,
+        compared_bytes_a_person=sum(index.compared.values()) // people,
     )
 
 

@@ -404,7 +404,7 @@ class GalleryService(_Service, gallery_pb2_grpc.GalleryServiceServicer):
         self, request: gallery_pb2.StatsRequest, context: grpc.ServicerContext
     ) -> gallery_pb2.StatsResponse:
         """Return counts and states."""
-        return codec.write_stats(*self.workflow.stats(), version("rekam"))
+        return codec.write_stats(*self.workflow.stats(), self.workflow.index_sizes(), version("rekam"))
 
     def GetSubject(  # noqa: N802
         self, request: gallery_pb2.GetSubjectRequest, context: grpc.ServicerContext

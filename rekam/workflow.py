@@ -34,6 +34,7 @@ from matching.encounter import (
 )
 from matching.errors import NotCalibrated
 from matching.gallery import Gallery
+from matching.gallery import Sizes as IndexSizes
 from matching.wanted import while_wanted
 from rekam.admission import Gate, calls_at_once
 from rekam.backup import BackedUp, Backups
@@ -521,6 +522,10 @@ class Workflow:
         """Counts of the store, its last change, and the last change the index holds."""
         with self._store.read() as reader:
             return reader.counts(), reader.last_change(), self._index.gallery.watermark
+
+    def index_sizes(self) -> IndexSizes:
+        """How many bytes the index holds, by modality."""
+        return self._index.gallery.sizes()
 
     def back_up(self, name: str, check: Check = no_deadline) -> BackedUp:
         """Make a backup of all records while others read and write."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16rekam/v1/gallery.proto\x12\x08rekam.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n\x0cStatsRequest\"\x8e\x02\n\rStatsResponse\x12\x10\n\x08subjects\x18\x01 \x01(\x04\x12\x1b\n\x13\x65ncounters_enrolled\x18\x02 \x01(\x04\x12\x17\n\x0f\x65ncounters_held\x18\x03 \x01(\x04\x12\x1b\n\x13\x65ncounters_rejected\x18\x04 \x01(\x04\x12\x12\n\ncases_open\x18\x05 \x01(\x04\x12\x0f\n\x07\x66ingers\x18\x06 \x01(\x04\x12\x13\n\x0bstore_bytes\x18\x07 \x01(\x04\x12\x16\n\x0estore_sequence\x18\x08 \x01(\x04\x12\x16\n\x0eindex_sequence\x18\t \x01(\x04\x12\x0f\n\x07version\x18\n \x01(\t\x12\x0e\n\x06irises\x18\x0b \x01(\x04\x12\r\n\x05\x66\x61\x63\x65s\x18\x0c \x01(\x04\"r\n\x07Subject\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x0b\n\x03nik\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rencounter_ids\x18\x04 \x03(\t\"?\n\x11GetSubjectRequest\x12\x14\n\nsubject_id\x18\x01 \x01(\tH\x00\x12\r\n\x03nik\x18\x02 \x01(\tH\x00\x42\x05\n\x03key\"8\n\x12GetSubjectResponse\x12\"\n\x07subject\x18\x01 \x01(\x0b\x32\x11.rekam.v1.Subject\"<\n\x13ListSubjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x14ListSubjectsResponse\x12#\n\x08subjects\x18\x01 \x03(\x0b\x32\x11.rekam.v1.Subject\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe2\x01\n\x0eGalleryService\x12\x38\n\x05Stats\x12\x16.rekam.v1.StatsRequest\x1a\x17.rekam.v1.StatsResponse\x12G\n\nGetSubject\x12\x1b.rekam.v1.GetSubjectRequest\x1a\x1c.rekam.v1.GetSubjectResponse\x12M\n\x0cListSubjects\x12\x1d.rekam.v1.ListSubjectsRequest\x1a\x1e.rekam.v1.ListSubjectsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16rekam/v1/gallery.proto\x12\x08rekam.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n\x0cStatsRequest\"\x88\x03\n\rStatsResponse\x12\x10\n\x08subjects\x18\x01 \x01(\x04\x12\x1b\n\x13\x65ncounters_enrolled\x18\x02 \x01(\x04\x12\x17\n\x0f\x65ncounters_held\x18\x03 \x01(\x04\x12\x1b\n\x13\x65ncounters_rejected\x18\x04 \x01(\x04\x12\x12\n\ncases_open\x18\x05 \x01(\x04\x12\x0f\n\x07\x66ingers\x18\x06 \x01(\x04\x12\x13\n\x0bstore_bytes\x18\x07 \x01(\x04\x12\x16\n\x0estore_sequence\x18\x08 \x01(\x04\x12\x16\n\x0eindex_sequence\x18\t \x01(\x04\x12\x0f\n\x07version\x18\n \x01(\t\x12\x0e\n\x06irises\x18\x0b \x01(\x04\x12\r\n\x05\x66\x61\x63\x65s\x18\x0c \x01(\x04\x12\x1d\n\x15\x66inger_bytes_a_person\x18\r \x01(\x04\x12\x1b\n\x13iris_bytes_a_person\x18\x0e \x01(\x04\x12\x1b\n\x13\x66\x61\x63\x65_bytes_a_person\x18\x0f \x01(\x04\x12\x1f\n\x17\x63ompared_bytes_a_person\x18\x10 \x01(\x04\"r\n\x07Subject\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12\x0b\n\x03nik\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rencounter_ids\x18\x04 \x03(\t\"?\n\x11GetSubjectRequest\x12\x14\n\nsubject_id\x18\x01 \x01(\tH\x00\x12\r\n\x03nik\x18\x02 \x01(\tH\x00\x42\x05\n\x03key\"8\n\x12GetSubjectResponse\x12\"\n\x07subject\x18\x01 \x01(\x0b\x32\x11.rekam.v1.Subject\"<\n\x13ListSubjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x14ListSubjectsResponse\x12#\n\x08subjects\x18\x01 \x03(\x0b\x32\x11.rekam.v1.Subject\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe2\x01\n\x0eGalleryService\x12\x38\n\x05Stats\x12\x16.rekam.v1.StatsRequest\x1a\x17.rekam.v1.StatsResponse\x12G\n\nGetSubject\x12\x1b.rekam.v1.GetSubjectRequest\x1a\x1c.rekam.v1.GetSubjectResponse\x12M\n\x0cListSubjects\x12\x1d.rekam.v1.ListSubjectsRequest\x1a\x1e.rekam.v1.ListSubjectsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,17 +35,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATSREQUEST']._serialized_start=69
   _globals['_STATSREQUEST']._serialized_end=83
   _globals['_STATSRESPONSE']._serialized_start=86
-  _globals['_STATSRESPONSE']._serialized_end=356
-  _globals['_SUBJECT']._serialized_start=358
-  _globals['_SUBJECT']._serialized_end=472
-  _globals['_GETSUBJECTREQUEST']._serialized_start=474
-  _globals['_GETSUBJECTREQUEST']._serialized_end=537
-  _globals['_GETSUBJECTRESPONSE']._serialized_start=539
-  _globals['_GETSUBJECTRESPONSE']._serialized_end=595
-  _globals['_LISTSUBJECTSREQUEST']._serialized_start=597
-  _globals['_LISTSUBJECTSREQUEST']._serialized_end=657
-  _globals['_LISTSUBJECTSRESPONSE']._serialized_start=659
-  _globals['_LISTSUBJECTSRESPONSE']._serialized_end=743
-  _globals['_GALLERYSERVICE']._serialized_start=746
-  _globals['_GALLERYSERVICE']._serialized_end=972
+  _globals['_STATSRESPONSE']._serialized_end=478
+  _globals['_SUBJECT']._serialized_start=480
+  _globals['_SUBJECT']._serialized_end=594
+  _globals['_GETSUBJECTREQUEST']._serialized_start=596
+  _globals['_GETSUBJECTREQUEST']._serialized_end=659
+  _globals['_GETSUBJECTRESPONSE']._serialized_start=661
+  _globals['_GETSUBJECTRESPONSE']._serialized_end=717
+  _globals['_LISTSUBJECTSREQUEST']._serialized_start=719
+  _globals['_LISTSUBJECTSREQUEST']._serialized_end=779
+  _globals['_LISTSUBJECTSRESPONSE']._serialized_start=781
+  _globals['_LISTSUBJECTSRESPONSE']._serialized_end=865
+  _globals['_GALLERYSERVICE']._serialized_start=868
+  _globals['_GALLERYSERVICE']._serialized_end=1094
 # @@protoc_insertion_point(module_scope)

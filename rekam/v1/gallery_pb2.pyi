@@ -54,6 +54,10 @@ class StatsResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     IRISES_FIELD_NUMBER: _builtins.int
     FACES_FIELD_NUMBER: _builtins.int
+    FINGER_BYTES_A_PERSON_FIELD_NUMBER: _builtins.int
+    IRIS_BYTES_A_PERSON_FIELD_NUMBER: _builtins.int
+    FACE_BYTES_A_PERSON_FIELD_NUMBER: _builtins.int
+    COMPARED_BYTES_A_PERSON_FIELD_NUMBER: _builtins.int
     subjects: _builtins.int
     """Enrolled subjects."""
     encounters_enrolled: _builtins.int
@@ -78,6 +82,14 @@ class StatsResponse(_message.Message):
     """Eyes stored."""
     faces: _builtins.int
     """Faces stored."""
+    finger_bytes_a_person: _builtins.int
+    """Bytes a person of fingers in the search index that every search reads: kept in memory."""
+    iris_bytes_a_person: _builtins.int
+    """The same of eyes."""
+    face_bytes_a_person: _builtins.int
+    """The same of faces."""
+    compared_bytes_a_person: _builtins.int
+    """Bytes a person in the search index that only exact comparison reads: on disk."""
     def __init__(
         self,
         *,
@@ -93,10 +105,14 @@ class StatsResponse(_message.Message):
         version: _builtins.str = ...,
         irises: _builtins.int = ...,
         faces: _builtins.int = ...,
+        finger_bytes_a_person: _builtins.int = ...,
+        iris_bytes_a_person: _builtins.int = ...,
+        face_bytes_a_person: _builtins.int = ...,
+        compared_bytes_a_person: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases_open", b"cases_open", "encounters_enrolled", b"encounters_enrolled", "encounters_held", b"encounters_held", "encounters_rejected", b"encounters_rejected", "faces", b"faces", "fingers", b"fingers", "index_sequence", b"index_sequence", "irises", b"irises", "store_bytes", b"store_bytes", "store_sequence", b"store_sequence", "subjects", b"subjects", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases_open", b"cases_open", "compared_bytes_a_person", b"compared_bytes_a_person", "encounters_enrolled", b"encounters_enrolled", "encounters_held", b"encounters_held", "encounters_rejected", b"encounters_rejected", "face_bytes_a_person", b"face_bytes_a_person", "faces", b"faces", "finger_bytes_a_person", b"finger_bytes_a_person", "fingers", b"fingers", "index_sequence", b"index_sequence", "iris_bytes_a_person", b"iris_bytes_a_person", "irises", b"irises", "store_bytes", b"store_bytes", "store_sequence", b"store_sequence", "subjects", b"subjects", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
