@@ -77,7 +77,7 @@ def read_batch(number: int, folder: Path, batch: Batch, settings: Settings) -> N
             [(_kind(t), len(b)) for t, b in zip(*of, strict=True)] for of in zip(people, blobs, strict=True)
         ],
     }
-    arrays = _finger_arrays(people) | _iris_arrays(people) | _face_arrays(people)
+    arrays = finger_arrays(people) | iris_arrays(people) | face_arrays(people)
     blob = np.frombuffer(b"".join(b for of in blobs for b in of), dtype=np.uint8)
     text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     durably_written(unit_file(folder, "read", number), npz(about=text, templates=blob, **arrays))
@@ -141,7 +141,7 @@ def _kind(template: Template) -> int:
     return [FingerprintTemplate, IrisTemplate, FaceTemplate].index(type(template))
 
 
-def _finger_arrays(people: list[list[Template]]) -> dict[str, NDArray[np.generic]]:
+def finger_arrays(people: list[list[Template]]) -> dict[str, NDArray[np.generic]]:
     """Codes and bins of known positions, and of each loose finger its row."""
     codes = np.zeros((len(people), FINGERS, CODE_WORDS), dtype=np.uint64)
     bins = np.full((len(people), FINGERS), ABSENT, dtype=np.uint8)
@@ -163,7 +163,7 @@ def _finger_arrays(people: list[list[Template]]) -> dict[str, NDArray[np.generic
     }
 
 
-def _iris_arrays(people: list[list[Template]]) -> dict[str, NDArray[np.generic]]:
+def iris_arrays(people: list[list[Template]]) -> dict[str, NDArray[np.generic]]:
     """Scan codes and masks by slot, of slots that anybody has."""
     slots: dict[int, Words] = {}
     for row, templates in enumerate(people):
@@ -177,7 +177,7 @@ def _iris_arrays(people: list[list[Template]]) -> dict[str, NDArray[np.generic]]
     return {f"iris_{slot}": of_slot for slot, of_slot in slots.items()}
 
 
-def _face_arrays(people: list[list[Template]]) -> dict[str, NDArray[np.generic]]:
+def face_arrays(people: list[list[Template]]) -> dict[str, NDArray[np.generic]]:
     """Vectors by embedder; zeros where somebody has none."""
     vectors: dict[str, NDArray[np.float32]] = {}
     for row, templates in enumerate(people):
@@ -217,7 +217,7 @@ def gather(folder: Path) -> None:
         for about, arrays in _units(folder, numbers):
             count = len(about["members"])
             templates.write(arrays.pop("templates").tobytes())
-            arrays["loose_row"] += first
+            arrays["loose_row"] = arrays["loose_row"].astype(np.int64) + first
             for name, part in arrays.items():
                 if name in loose:
                     loose[name].append(part)
