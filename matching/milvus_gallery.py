@@ -485,8 +485,13 @@ class MilvusGallery:
             self._read()
 
     def sizes(self) -> Sizes:
-        """How large the gallery is: bytes of codes and vectors in Milvus, removed ones until it compacts."""
-        return Sizes(len(self), len(self._table), self._rows.sizes(), dict.fromkeys(Modality, 0))
+        """How large the gallery is: bytes of codes and vectors in Milvus, 0 where it cannot be asked."""
+        nothing = dict.fromkeys(Modality, 0)
+        try:
+            searched = self._rows.sizes()
+        except GalleryUnavailable:
+            searched = nothing
+        return Sizes(len(self), len(self._table), searched, nothing)
 
     def close(self) -> None:
         """Write what waits, as far as Milvus takes it, and let go of it; the store knows the rest."""

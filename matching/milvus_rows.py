@@ -138,6 +138,7 @@ class Rows:
         except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
             self._away_until = time.monotonic() + _AWAY_SECONDS
             told = error.message if isinstance(error, MilvusException) else str(error)
+            error.__cause__ = None  # the client has it be its own: whoever follows causes would never end
             raise GalleryUnavailable(f"Milvus does not serve: {told}") from error
 
     # Collections ----------------------------------------------------------------------------------

@@ -252,7 +252,9 @@ def _let_go(error: BaseException | None) -> None:
 
     They and the error hold each other, a large request with them, and the collector of such rings comes late.
     """
-    while error is not None:
+    seen: set[int] = set()  # foreign errors may be their own cause
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
