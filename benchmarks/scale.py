@@ -495,6 +495,9 @@ def main(
         missing = [task for task in tasks if not task.file(results).exists()]
         ended = time.monotonic() + 60 * minutes
         in_processes(partial(run_block, gallery, results), missing, workers, f"{size:,} people", until=ended)
+        if not {(0, True), (0, False)} <= read_met(results, tasks).keys():
+            typer.echo(f"{size:,} people are built; nothing is told before some probes are searched")
+            continue
         command = f"python -m benchmarks.scale --people {size} --probes {probes}"
         row = row_of(folder, gallery, size, tasks, results, command)
         output.write_text(json.dumps(report(row, output), indent=1) + "\n")
