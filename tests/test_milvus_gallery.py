@@ -5,19 +5,25 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.encounters import again, enroll_request, made_up_nik
 from benchmarks.milvus_server import MilvusServer
 from capture.iris.template import GROUP_WORDS
 from matching import milvus_gallery, milvus_rows
 from matching.encounter import EncounterForm
 from matching.errors import GalleryDamaged, GalleryUnavailable
+from matching.milvus_gallery import MilvusGallery
 from matching.milvus_rows import IRIS_BITS, Rows, asked, doubled, surplus
+from rekam.v1 import enrollment_pb2_grpc, identification_pb2, types_pb2
 from tests.milvus import KeptGallery, PromptGallery, emptied
+from tests.service import fingers, recorded, refused, running
 from tests.test_gallery_contract import shown
 
 PEOPLE = 30
@@ -232,6 +238,10 @@ def test_rows_of_another_version_are_refused_and_made_anew(
     monkeypatch.setattr(milvus_rows, "_FORMAT", 0)
     with pytest.raises(GalleryDamaged, match="another version"):
         gallery.again()
+    monkeypatch.undo()
+    anew = MilvusGallery(gallery.server.uri, gallery.kept.get, prefix=gallery.prefix, anew=True)
+    assert (len(anew), anew.watermark, anew.history) == (0, 0, "")
+    anew.close()
 
 
 def test_held_attempts_hide_nobody_however_few_are_asked_for(
@@ -244,6 +254,37 @@ def test_held_attempts_hide_nobody_however_few_are_asked_for(
     again = shown(6, 3)
     for part in (EncounterForm(again.fingers), EncounterForm((), again.irises), again):
         assert 106 in [match.subject for match in gallery.search(part)]
+
+
+def test_a_service_searches_in_milvus(milvus: MilvusServer, tmp_path: Path) -> None:
+    there = {"gallery": "milvus", "milvus_uri": milvus.uri, "milvus_prefix": "service"}
+    with running(tmp_path, **there) as service:
+        for i in range(24):  # more than a shortlist
+            assert service.enroll(i, fingers(i)).decision == types_pb2.DECISION_UNIQUE
+        # 1. Without Milvus nobody is enrolled, and nobody is told anything wrong.
+        milvus.kill()
+        twice = enroll_request("twice", made_up_nik(90), again(fingers(3), 1))
+        with grpc.insecure_channel(
+            service.server.address
+        ) as channel:  # our client would try until it is back
+            enroll = enrollment_pb2_grpc.EnrollmentServiceStub(channel).Enroll
+            refusal = refused(enroll, twice, grpc.StatusCode.UNAVAILABLE)
+        assert refusal.reason == "GALLERY_UNAVAILABLE"
+        assert service.stats().encounters_enrolled == 24
+        # 2. It is back: the same request is answered, by the same service.
+        milvus.start()
+        answer = recorded(service.client.enrollment.Enroll(twice, timeout=60))
+        assert answer.decision == types_pb2.DECISION_DUPLICATE
+        assert service.stats().encounters_held == 1
+    # 3. The next one finds everything there, and follows from where it was.
+    with running(tmp_path, **there) as service:
+        assert isinstance(service.workflow._index.gallery, MilvusGallery)
+        assert len(service.workflow._index.gallery) == 25
+        assert service.identify(again(fingers(5), 2)).match == identification_pb2.MATCH_YES
+    # 4. Another store under the same names is another history: nobody of the first is in it.
+    with running(tmp_path / "other", **there) as service:
+        assert len(service.workflow._index.gallery) == 0
+        assert service.enroll(3, fingers(3)).decision == types_pb2.DECISION_UNIQUE
 
 
 def test_wrong_addresses_are_told(milvus: MilvusServer) -> None:
