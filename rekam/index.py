@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _FOLDER = "index"
 _OPENING = "index.opening"
 _SAVE_AFTER = 1000
+# What was erased leaves the files of a running service's index within this time.
+_FORGOTTEN_SECONDS = 600.0
 # An index on disk that is larger is checked to its last byte behind the service's back.
 _CHECKED_AT_START = 1 << 28
 
@@ -61,13 +63,15 @@ class Index:
         self._folder = store.folder / _FOLDER
         self._stopping = threading.Event()
         self._checking: threading.Thread | None = None
+        self._forgetting: threading.Thread | None = None
         self.gallery = self._opened(progress)
 
     def save(self) -> None:
         """Save the index beside the store; what was erased leaves the disk."""
         self._stopping.set()
-        if self._checking is not None:
-            self._checking.join()
+        for thread in (self._checking, self._forgetting):
+            if thread is not None:
+                thread.join()
         self.gallery.save(self._folder)
         self.gallery.close()
         if self._erased:
@@ -186,7 +190,22 @@ class Index:
                     if progress is not None:
                         progress(change.seq - start, last - start)
         self._captured.clear()
-        self._erased |= bool(gone)
+        if gone:
+            self._erased = True
+            if self._forgetting is None:
+                self._forgetting = threading.Thread(target=self._forget, name="index-forget", daemon=True)
+                self._forgetting.start()
+
+    def _forget(self) -> None:
+        """After a while, keep the index without what was erased until then: of many erasures only once."""
+        if not self._stopping.wait(_FORGOTTEN_SECONDS):
+            self._forgetting = None  # what is erased from now on has a while of its own
+            try:
+                self.gallery.save(self._folder)
+            except OSError:
+                log.exception(
+                    "what was erased could not be taken out of the index; the next stop tries again"
+                )
 
     def compared(
         self, reader: Reader, form: EncounterForm, keys: Iterable[int]

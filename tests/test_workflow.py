@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from math import log10
 from pathlib import Path
@@ -265,3 +266,37 @@ def test_a_face_does_not_hide_whom_fingers_match() -> None:
     assert identity([by_face, by_fingers], thresholds) is Match.YES
     assert identity([by_face], thresholds) is Match.UNCERTAIN
     assert identity([], thresholds) is Match.NO
+
+
+def test_what_is_erased_leaves_the_index_of_a_running_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(data_dir=tmp_path / "data", workers=2)
+    index = tmp_path / "data" / "index"
+
+    def holds(template: bytes) -> bool:
+        for path in list(index.iterdir()):
+            with suppress(FileNotFoundError):  # just made anew
+                if template in path.read_bytes():
+                    return True
+        return False
+
+    workflow = Workflow(settings)
+    gone, stays = (
+        enroll(workflow, enroll_request(f"r{k}", made_up_nik(k), fingers(k))).subject_id for k in (0, 1)
+    )
+    workflow.close()
+    native = [next(iter(fingers(k))).to_bytes() for k in (0, 1)]
+    assert gone and stays and holds(native[0]) and holds(native[1])
+    monkeypatch.setattr("rekam.index._FORGOTTEN_SECONDS", 0.1)
+    workflow = Workflow(settings)
+    try:
+        workflow.delete_subject(gone, "delete", b"d")
+        for _ in range(600):
+            if not holds(native[0]):
+                break
+            threading.Event().wait(0.05)
+        assert not holds(native[0])
+        assert holds(native[1])
+    finally:
+        workflow.close()
