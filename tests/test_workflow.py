@@ -287,7 +287,10 @@ def test_what_is_erased_leaves_the_index_of_a_running_service(
     )
     workflow.close()
     native = [next(iter(fingers(k))).to_bytes() for k in (0, 1)]
-    assert gone and stays and holds(native[0]) and holds(native[1])
+    assert gone
+    assert stays
+    assert holds(native[0])
+    assert holds(native[1])
     monkeypatch.setattr("rekam.index._FORGOTTEN_SECONDS", 0.1)
     workflow = Workflow(settings)
     try:
