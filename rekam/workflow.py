@@ -594,7 +594,7 @@ def _warm_up() -> None:
     form = encounter_form([template], [iris])
     compare_encounters(form, form)
     gallery = Gallery()
-    # Beyond a shortlist of subjects, a search votes.
+    # Beyond a shortlist of subjects, a search scans codes.
     for key in range(MOST_CANDIDATES + 1):
         gallery.add(key, key, form)
     gallery.search(form)
