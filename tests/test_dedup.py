@@ -31,6 +31,7 @@ from capture.formats.minutiae_template import record_of
 from capture.iris.template import IrisTemplate
 from capture.sample import EyePosition, FingerPosition
 from matching.decision import Decision
+from rekam.backup import Backups, restore
 from rekam.cli import app
 from rekam.config import load_settings
 from rekam.errors import RekamError
@@ -343,6 +344,41 @@ def test_a_data_folder_is_compared_and_not_changed(register: Path, tmp_path: Pat
     again = run(register, "--job", job)
     assert again.exit_code == 2
     assert not list((job / "read").iterdir())
+
+
+def test_a_backup_is_compared_and_can_be_restored_afterwards(
+    register: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(register) as store:
+        backup = Backups(store, tmp_path).make("backup", lambda: None).folder
+    before = {path.name: path.read_bytes() for path in backup.iterdir()}
+    # The address of another database changes nothing where SQLite is what there is.
+    monkeypatch.setenv("REKAM_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/nowhere")
+    for _ in range(2):
+        result = run(backup, "--job", tmp_path / "job")
+        assert result.exit_code == 2, result.output
+        assert {path.name: path.read_bytes() for path in backup.iterdir()} == before
+    assert (tmp_path / "job" / "report.html").read_text().count("<img") == 2 * 3
+    assert not (tmp_path / "job" / "backup").exists()
+    restore(backup, tmp_path / "restored")
+    assert run(tmp_path / "restored", "--job", tmp_path / "another").exit_code == 2
+
+
+def test_a_job_is_its_owners_and_one_runs_at_a_time(tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    job.mkdir(mode=0o755)
+    write(tmp_path / "records", "a", hand(1))
+    with dedup_job.own_folder(job):
+        assert job.stat().st_mode & 0o777 == 0o700
+        result = run(tmp_path / "records", "--job", job)
+        assert result.exit_code == 1
+        assert "another run" in result.output
+    assert run(tmp_path / "records", "--job", job).exit_code == 0
+    (tmp_path / "mine").mkdir(mode=0o755)
+    (tmp_path / "mine" / "letter.txt").touch()
+    result = run(tmp_path / "records", "--job", tmp_path / "mine")
+    assert "letter.txt" in result.output
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o755
 
 
 def test_a_folder_in_use_is_not_read(register: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@
     results    clusters and their evidence (`dedup_results.py`), a page with pictures (`dedup_page.py`)
 
 Each step is done in units that do not depend on each other (`dedup_job.py`): a killed job goes on where it
-was, and gives the same results as one that was not. Nothing is written into the source.
+was, and gives the same results as one that was not. No record of the source is changed.
 """
 
 import json

@@ -12,6 +12,7 @@ from rekam.config import load_settings
 from rekam.faults import told_faults
 from rekam.offline.dedup import dedup
 from rekam.offline.dedup_gathered import members_and_faults
+from rekam.offline.dedup_job import own_folder
 from rekam.offline.dedup_page import dedup_page
 from rekam.offline.dedup_results import ERRORS, MEMBERS, OWN, PAIRS, clusters, write_tables
 from rekam.offline.dedup_sources import DedupError, opened_source
@@ -63,7 +64,7 @@ def dedup_command(
         settings = load_settings()
         if job.resolve().is_relative_to(source.resolve()):
             raise DedupError(f"{job} lies in {source}: name a folder beside it")
-        with opened_source(source, settings, ppi) as opened:
+        with own_folder(job), opened_source(source, settings, ppi, job) as opened:
             found = dedup(
                 opened, job, settings, workers=workers or os.cpu_count() or 1, console=console, dask=dask
             )

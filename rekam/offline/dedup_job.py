@@ -1,6 +1,8 @@
 """A job in a folder: units of work done in any order, by any number of processes, each written once.
 
+    job.lock      held while a run is at it
     job.json      what the job is about; another input is refused
+    backup/       a copy of the database, where the source is a backup; only while it is read
     read/         one file a batch of members: templates and codes; gone once gathered
     gathered/     the same of all members in arrays, mapped by whoever works
     joined/       one file a tile: the pairs it names
@@ -13,6 +15,7 @@ holds biometrics and NIKs, so only its owner may read it.
 # mypy: disallow-untyped-calls=False
 # (Dask's client is untyped)
 
+import fcntl
 import json
 import os
 import secrets
@@ -37,25 +40,56 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rekam.errors import NotWritten
-from rekam.offline.dedup_sources import DedupError
+from rekam.offline.dedup_sources import BACKUP, DedupError
 
 FORMAT = 1
+_MANIFEST = "job.json"
+_LOCK = "job.lock"
 DASK_SECONDS = 20
 STEPS = ("read", "gathered", "joined", "compared")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """The job's folder, for its owner only, and ours alone meanwhile.
+
+    Raises `DedupError` where another run has it, or it is no folder of a job; `NotWritten`.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        others = [
+            path.name
+            for path in folder.iterdir()
+            if path.name not in (_LOCK, BACKUP) and path.suffix != ".partial"
+        ]
+        if others and not (folder / _MANIFEST).exists():
+            raise DedupError(f"{folder} holds {min(others)}, and no job: name a new folder")
+        folder.chmod(0o700)
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise NotWritten(f"{folder} cannot be used: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DedupError(f"another run is at the job in {folder}: wait for it, or stop it") from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def opened_job(folder: Path, about: dict[str, object]) -> None:
     """Begin the job, or go on with it. Raises `DedupError` where the folder holds another one."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        manifest = folder / _MANIFEST
+        if not manifest.exists():
+            durably_written(manifest, json.dumps({"format": FORMAT, **about}, indent=1).encode())
         for step in STEPS:
             (folder / step).mkdir(mode=0o700, exist_ok=True)
             for partial in (folder / step).glob("*.partial"):
                 partial.unlink()
-        manifest = folder / "job.json"
-        if not manifest.exists():
-            durably_written(manifest, json.dumps({"format": FORMAT, **about}, indent=1).encode())
         found = json.loads(manifest.read_text())
     except OSError as error:
         raise NotWritten(f"{folder} cannot be used: {error.strerror}") from error

@@ -1,16 +1,18 @@
 """Whom `rekam dedup` compares: the encounters of a data folder, or the records of a folder of files."""
 
 import hashlib
+import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from capture.errors import CaptureError
+from rekam.backup import MANIFEST
 from rekam.client import file_of
 from rekam.config import Settings
-from rekam.errors import InvalidRequest, RekamError, StoreLocked
+from rekam.errors import InvalidRequest, NotWritten, RekamError, StoreLocked
 from rekam.exchange import Presented
 from rekam.offline.legacy_files import samples_within
 from rekam.offline.samples import natural
@@ -20,6 +22,8 @@ from rekam.store import DATABASE, LOCK, EncounterState, Store
 # Encounters read together; records that may be of images, of which one takes seconds.
 ENCOUNTERS_A_BATCH = 256
 RECORDS_A_BATCH = 16
+# In the job's folder: the copy of a backup, while it is read.
+BACKUP = "backup"
 
 _FINGERS = [
     f"{side}_{finger}"
@@ -78,34 +82,54 @@ class Source(Protocol):
         """Image files of a member; none where none are kept."""
 
 
-def opened_source(path: Path, settings: Settings, ppi: float | None) -> AbstractContextManager[Source]:
-    """The source that lies in `path`. Raises `DedupError`, `StoreError`."""
+def opened_source(
+    path: Path, settings: Settings, ppi: float | None, job: Path
+) -> AbstractContextManager[Source]:
+    """The source that lies in `path`. Raises `DedupError`, `StoreError`, `NotWritten`.
+
+    Opening a database writes into it: of a backup, a copy in the job's folder is opened.
+    """
     if not path.is_dir():
         raise DedupError(f"{path} is no folder: give a data folder, a backup of one, or a folder of records")
-    if (path / DATABASE).exists() or (settings.database_url and (path / LOCK).exists()):
-        return _OpenedStore(path, settings.database_url)
+    if (path / MANIFEST).exists():
+        return _backed_up(path, job / BACKUP)
+    if (path / DATABASE).exists():
+        return _stored(path, None)
+    if settings.database_url and (path / LOCK).exists():
+        return _stored(path, settings.database_url)
     return nullcontext(RecordFolder(path, ppi))
 
 
 # --- a data folder
 
 
-class _OpenedStore(AbstractContextManager["StoredEncounters"]):
+@contextmanager
+def _stored(folder: Path, database_url: str | None) -> Iterator["StoredEncounters"]:
     """The store, ours while it is read."""
+    try:
+        store = Store.open(folder, database_url)
+    except StoreLocked as error:
+        raise StoreLocked(
+            f"{error}: stop the server, or give a copy of the folder that `rekam backup` made"
+        ) from error
+    with store:
+        yield StoredEncounters(store)
 
-    def __init__(self, folder: Path, database_url: str | None) -> None:
-        try:
-            self._store = Store.open(folder, database_url)
-        except StoreLocked as error:
-            raise StoreLocked(
-                f"{error}: stop the server, or give a copy of the folder that `rekam backup` made"
-            ) from error
 
-    def __enter__(self) -> "StoredEncounters":
-        return StoredEncounters(self._store)
-
-    def __exit__(self, *_: object) -> None:
-        self._store.close()
+@contextmanager
+def _backed_up(backup: Path, copy: Path) -> Iterator["StoredEncounters"]:
+    """A copy of a backup's database, gone afterwards."""
+    try:
+        shutil.rmtree(copy, ignore_errors=True)  # of a run that was killed
+        copy.mkdir(mode=0o700)
+        shutil.copyfile(backup / DATABASE, copy / DATABASE)
+    except OSError as error:
+        raise NotWritten(f"{backup / DATABASE} cannot be copied to {copy}: {error.strerror}") from error
+    try:
+        with _stored(copy, None) as encounters:
+            yield encounters
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 class StoredEncounters:
