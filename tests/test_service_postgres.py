@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from benchmarks.encounters import again, enroll_request, made_up_nik
-from benchmarks.reliability import server
+from benchmarks.server_process import server
 from rekam.client import Client
 from rekam.store import Reader, Transaction
 from rekam.v1 import case_pb2, enrollment_pb2, enrollment_pb2_grpc, gallery_pb2, identification_pb2, types_pb2

@@ -77,7 +77,8 @@ def upgrade() -> None:
     )
     op.execute(
         "INSERT INTO missing_sample (encounter_seq, modality, position, reason) "
-        "SELECT encounter_seq, 'fingerprint', position, reason FROM missing_finger ORDER BY encounter_seq, position"
+        "SELECT encounter_seq, 'fingerprint', position, reason FROM missing_finger "
+        "ORDER BY encounter_seq, position"
     )
     # Dropped pages are overwritten (secure_delete): no second copy of a template stays behind.
     op.drop_table("finger_image")
