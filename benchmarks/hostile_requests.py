@@ -715,6 +715,13 @@ def _lookups() -> Sequence[Hostile]:
             "2000 characters",
         ),
         Hostile(
+            "a remark with a NUL character",
+            "CaseService/ResolveCase",
+            _replaced(rejected, comment="seen\0"),
+            "INVALID_ARGUMENT",
+            "comment: holds a NUL",
+        ),
+        Hostile(
             "four billion cases a page",
             "CaseService/ListCases",
             case_pb2.ListCasesRequest(page_size=2**32 - 1),

@@ -124,6 +124,8 @@ def read_identify(
         faults.append(("max_candidates", f"is 1 to {MOST_CANDIDATES}, or 0 for {DEFAULT_CANDIDATES}"))
     if len(request.exclude_subject_ids) > MOST_EXCLUDED:
         faults.append(("exclude_subject_ids", f"names {MOST_EXCLUDED} subjects at most"))
+    for i, subject_id in enumerate(request.exclude_subject_ids[:MOST_EXCLUDED]):
+        _id(subject_id, f"exclude_subject_ids[{i}]", faults)
     _refuse(faults)
     return samples, request.max_candidates or DEFAULT_CANDIDATES, tuple(request.exclude_subject_ids)
 
@@ -175,6 +177,8 @@ def read_resolve_case(request: case_pb2.ResolveCaseRequest) -> tuple[str, Resolu
         faults.append(("operator", f"is required: 1 to {_LONGEST_OPERATOR} characters"))
     if len(request.comment) > _LONGEST_COMMENT:
         faults.append(("comment", f"has {_LONGEST_COMMENT} characters at most"))
+    for path in ("operator", "comment", "subject_id"):
+        _require_no_nul(getattr(request, path), path, faults)
     if request.subject_id and resolution is not Resolution.SAME_PERSON:
         faults.append(("subject_id", "belongs to SAME_PERSON only"))
     _refuse(faults)
@@ -394,7 +398,13 @@ def _claim(
 def _id(value: str, path: str, faults: Faults) -> str:
     if not 1 <= len(value) <= _LONGEST_ID:
         faults.append((path, f"is required: 1 to {_LONGEST_ID} characters"))
+    _require_no_nul(value, path, faults)
     return value
+
+
+def _require_no_nul(value: str, path: str, faults: Faults) -> None:
+    if "\0" in value:  # PostgreSQL keeps none in a text
+        faults.append((path, "holds a NUL character"))
 
 
 def _request_id(value: str, faults: Faults) -> str:

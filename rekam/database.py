@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from rekam.errors import StoreError, StoreNewer
+from rekam.errors import RekamError, StoreNewer
 
 
 class Database(Protocol):
@@ -35,8 +35,11 @@ class Database(Protocol):
     def can_commit(self, connection: Connection) -> bool:
         """Whether a commit would keep anything: databases undo a transaction by themselves on some faults."""
 
-    def fault(self, error: BaseException | None) -> StoreError:
-        """What an error of the driver means. The text tells neither a NIK nor a template."""
+    def fault(self, error: BaseException | None) -> RekamError:
+        """What an error of the driver means: a `StoreError`, or `InvalidRequest` where a value cannot be kept.
+
+        The text tells neither a NIK nor a template.
+        """
 
     def size(self, connection: Connection) -> int:
         """Bytes on the disk."""
@@ -60,7 +63,7 @@ class Database(Protocol):
 
 @contextmanager
 def faults(database: Database) -> Iterator[None]:
-    """Wrap faults of the database as `StoreError`."""
+    """Wrap faults of the database, see `Database.fault`."""
     try:
         yield
     except DBAPIError as error:

@@ -22,7 +22,16 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from rekam.errors import StoreDamaged, StoreDisconnected, StoreError, StoreFull, StoreLocked, WrongState
+from rekam.errors import (
+    InvalidRequest,
+    RekamError,
+    StoreDamaged,
+    StoreDisconnected,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    WrongState,
+)
 from rekam.schema import encounter, metadata, missing_sample, sample, sample_image
 
 OWNER_WAIT = "2s"
@@ -98,7 +107,7 @@ class Postgres:
         status = _driver(connection).info.transaction_status
         return status in (TransactionStatus.IDLE, TransactionStatus.INTRANS)
 
-    def fault(self, error: BaseException | None) -> StoreError:
+    def fault(self, error: BaseException | None) -> RekamError:
         """What an error of psycopg means. Only its first line is told: the others may quote a row."""
         if not isinstance(error, psycopg.Error):
             return StoreError(f"the database {self.name} failed: {error}")
@@ -112,6 +121,9 @@ class Postgres:
                 return StoreLocked(f"another program holds the database {self.name}: {text}")
             case errors.AdminShutdown() | errors.CrashShutdown() | errors.CannotConnectNow():
                 return StoreDisconnected(f"the server of {self.name} ended the connection: {text}")
+            case psycopg.DataError():
+                # The value's fault, not the database's: a savepoint is undone, the transaction goes on.
+                return InvalidRequest([("", "holds a value that the database cannot keep")])
             case psycopg.OperationalError() if error.sqlstate is None:
                 return StoreDisconnected(f"the database {self.name} cannot be reached: {text}")
         return StoreError(f"the database {self.name} failed: {text}")

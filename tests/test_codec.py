@@ -110,6 +110,30 @@ def test_a_position_belongs_to_its_modality(modality: str, field: str) -> None:
     codec.read_identify(identification_pb2.IdentifyRequest(samples=[sample]))
 
 
+@pytest.mark.parametrize("field", ["operator", "comment", "subject_id", "case_id"])
+def test_a_nul_character_is_refused_where_a_text_is_kept(field: str) -> None:
+    request = case_pb2.ResolveCaseRequest(
+        request_id="r",
+        case_id="c-1",
+        resolution=case_pb2.RESOLUTION_SAME_PERSON,
+        operator="somebody",
+        subject_id="s-1",
+    )
+    codec.read_resolve_case(request)
+    setattr(request, field, "a\0b")
+    with pytest.raises(InvalidRequest) as caught:
+        codec.read_resolve_case(request)
+    assert caught.value.violations == ((field, "holds a NUL character"),)
+
+
+def test_a_nul_character_is_refused_in_subjects_to_leave_out() -> None:
+    sample = types_pb2.Sample(modality=types_pb2.MODALITY_FINGERPRINT, template=b"t")
+    with pytest.raises(InvalidRequest, match=r"exclude_subject_ids\[1\]: holds a NUL"):
+        codec.read_identify(
+            identification_pb2.IdentifyRequest(samples=[sample], exclude_subject_ids=["s-1", "s\0"])
+        )
+
+
 def test_an_enrolment_is_read_completely() -> None:
     request = enroll_request("office-1", made_up_nik(0), fingers(0))
     request.birth_date, request.sex = "1990-01-01", enrollment_pb2.SEX_MALE

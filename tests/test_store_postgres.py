@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from rekam import postgres as backend
 from rekam.commits import GroupCommit
 from rekam.errors import (
+    InvalidRequest,
     StoreDamaged,
     StoreDisconnected,
     StoreError,
@@ -291,6 +292,17 @@ def test_a_transaction_with_a_failed_statement_is_not_acknowledged(store: Store)
         with pytest.raises(Exception, match="division by zero"):
             t._connection.exec_driver_sql("SELECT 1 / 0")
     assert list(store.searchable()) == []
+
+
+def test_a_value_the_server_cannot_keep_is_refused_and_the_transaction_goes_on(store: Store) -> None:
+    with store.transaction() as t:
+        with pytest.raises(InvalidRequest, match="cannot keep"), t.savepoint():
+            t.add_subject("s\0", nik(1), NOON)
+        with pytest.raises(InvalidRequest, match="cannot keep"), t.savepoint():
+            t._command("SELECT 1 / 0")  # the server's own refusal of a value
+        t.add_subject("s1", nik(1), NOON)
+    with store.read() as reader:
+        assert [s.subject_id for s in reader.subjects(None, 10)] == ["s1"]
 
 
 def test_a_table_held_by_another_program_is_told_as_locked(
