@@ -36,7 +36,7 @@ class Database(Protocol):
         """Whether a commit would keep anything: databases undo a transaction by themselves on some faults."""
 
     def fault(self, error: BaseException | None) -> RekamError:
-        """What an error of the driver means: a `StoreError`, or `InvalidRequest` where a value cannot be kept.
+        """What an error of the driver means: a `StoreError`, or `InvalidRequest` for a value it cannot keep.
 
         The text tells neither a NIK nor a template.
         """
