@@ -19,6 +19,8 @@ from rekam.store import Store, Transaction
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+_FOLLOW_AGAIN_SECONDS = 1.0
+
 
 class _Job(Generic[T]):
     """Work that waits for the writer, and the caller that waits for it."""
@@ -52,7 +54,7 @@ class GroupCommit:
     """Runs work in transactions of up to `largest_group` jobs; `committed` is called after each commit.
 
     The group is whatever gathered while the commit before was on its way to the disk, so a lone caller
-    waits for nobody. Thread-safe.
+    waits for nobody. Where `committed` raises, it is called again soon, commit or not. Thread-safe.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class GroupCommit:
         self._waiting: deque[_Job[object]] = deque()
         self._wake = threading.Condition()
         self._closed = False
+        self._behind = False  # the writer's own: `committed` failed
         self._thread = threading.Thread(target=self._write, name="rekam-commit")
         self._thread.start()
 
@@ -94,24 +97,33 @@ class GroupCommit:
         self._thread.join()
 
     def _write(self) -> None:
-        while group := self._next_group():
-            self._metrics.commit_group.observe(len(group))
-            try:
-                with self._store.transaction() as transaction:
-                    for job in group:
-                        job.run(transaction)
-            except Exception as error:  # the commit itself failed: nothing of the group is acknowledged
-                log.error("a commit of %d records failed", len(group), exc_info=error)
-                for job in group:
-                    job.error = job.error or error
+        while (group := self._next_group()) or self._behind:
+            if group:
+                self._commit(group)
+            closed = self._closed
             try:
                 self._committed()
+                self._behind = False
             except Exception:  # the record is durable and must be acknowledged; the index catches up later
                 log.exception("the search index could not follow the store")
+                self._behind = not closed
             for job in group:
                 job.answer()
 
+    def _commit(self, group: list[_Job[object]]) -> None:
+        self._metrics.commit_group.observe(len(group))
+        try:
+            with self._store.transaction() as transaction:
+                for job in group:
+                    job.run(transaction)
+        except Exception as error:  # the commit itself failed: nothing of the group is acknowledged
+            log.error("a commit of %d records failed", len(group), exc_info=error)
+            for job in group:
+                job.error = job.error or error
+
     def _next_group(self) -> list[_Job[object]]:
+        """Who waits, once somebody does; nobody at the end, or when `committed` is to be called again."""
         with self._wake:
-            self._wake.wait_for(lambda: self._waiting or self._closed)
+            again = _FOLLOW_AGAIN_SECONDS if self._behind else None
+            self._wake.wait_for(lambda: self._waiting or self._closed, timeout=again)
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._largest_group))]

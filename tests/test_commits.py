@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+import rekam.commits
 from rekam.commits import GroupCommit
 from rekam.errors import DeadlinePassed, RekamError, ShuttingDown, StoreFull, WrongState
 from rekam.store import Store, Transaction
@@ -170,6 +171,38 @@ def test_what_is_durable_is_acknowledged_even_where_the_index_cannot_follow(
     assert commits.submit(subject(1)) > 0
     assert "could not follow" in caplog.text
     commits.close()
+
+
+def test_an_index_that_could_not_follow_is_told_again_without_another_commit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rekam.commits, "_FOLLOW_AGAIN_SECONDS", 0.01)
+    calls: list[int] = []
+    followed = threading.Event()
+
+    def fails_twice() -> None:
+        calls.append(store.counts().subjects)
+        if len(calls) <= 2:
+            raise RekamError("no index")
+        followed.set()
+
+    commits = GroupCommit(store, fails_twice, largest_group=16)
+    commits.submit(subject(1))
+    assert followed.wait(10)
+    commits.close()
+    assert calls == [1, 1, 1]  # and no more once it went well
+
+
+def test_close_does_not_wait_for_an_index_that_never_follows(store: Store) -> None:
+    def broken() -> None:
+        raise RekamError("no index")
+
+    commits = GroupCommit(store, broken, largest_group=16)
+    commits.submit(subject(1))
+    closing = threading.Thread(target=commits.close)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
 
 
 def test_close_finishes_what_waits_and_then_refuses(store: Store) -> None:
