@@ -176,11 +176,10 @@ class Snapshot:
         if not fingers:
             return {}
         told = sorted(fingers, key=lambda finger: -finger_detail(finger.template))
-        telling = sum(finger_detail(finger.template) >= PARAMS.telling for finger in told)
+        telling = telling_fingers(told)
         asked = told[: min(max(telling, 1), PARAMS.ranked_fingers)]
         encounters = self._encounters or len(evidence)
-        growth = max(encounters / PARAMS.fingers_up_to, 1.0) ** PARAMS.growth
-        most = round(PARAMS.fingers * growth)
+        named = how_many(telling, encounters)
 
         # 1. encounters without a telling finger
         thin = np.concatenate([base + segment.thin for base, segment in self._each()])
@@ -192,10 +191,10 @@ class Snapshot:
 
         # 2. the others
         if telling < PARAMS.fingers_enough:
-            ranked = min(round(PARAMS.ranked[telling] * growth), PARAMS.most_ranked)
-            many = self._standing_out(evidence, ABSENT, ranked, excluded)
+            many = self._standing_out(evidence, ABSENT, named, excluded)
+            most = how_many(PARAMS.fingers_enough, encounters)
             return names | self._likest(asked, many, most, PARAMS.fingers_always)
-        standing = self._standing_out(evidence, ABSENT, most, excluded)
+        standing = self._standing_out(evidence, ABSENT, named, excluded)
         return names | {
             subject: row
             for place, (subject, row) in enumerate(standing.items())
@@ -234,7 +233,8 @@ class Snapshot:
         while True:
             listed: dict[int, int] = {}
             held = 0
-            for row in _highest(standing, above, looked_at).tolist():
+            highest = _highest(standing, above, looked_at)
+            for row in highest.tolist():
                 if len(listed) == most:
                     break
                 segment, own = self._at(row)
@@ -245,9 +245,22 @@ class Snapshot:
                     continue
                 held += subject < 0
                 listed[subject] = row
-            if len(listed) == most or looked_at >= len(standing):
+            if len(listed) == most or len(highest) < looked_at or looked_at >= len(standing):
                 return listed
             looked_at *= 16
+
+
+def telling_fingers(fingers: Sequence[FingerForm]) -> int:
+    """How many of the fingers show enough for their codes to tell them."""
+    return sum(finger_detail(finger.template) >= PARAMS.telling for finger in fingers)
+
+
+def how_many(telling: int, encounters: int) -> int:
+    """Subjects whom codes name, of so many encounters, to a probe with so many telling fingers."""
+    growth: float = max(encounters / PARAMS.fingers_up_to, 1.0) ** PARAMS.growth
+    if telling < PARAMS.fingers_enough:
+        return min(round(PARAMS.ranked[telling] * growth), PARAMS.most_ranked)
+    return round(PARAMS.fingers * growth)
 
 
 _BLOCK = 64
