@@ -5,17 +5,21 @@
 
 import csv
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
 import cv2
+import dask
 import numpy as np
 import pytest
 from distributed import LocalCluster
@@ -46,7 +50,7 @@ from rekam.offline.dedup_results import (
     clusters,
     write_tables,
 )
-from rekam.offline.dedup_sources import Member, RecordFolder
+from rekam.offline.dedup_sources import DedupError, Member, RecordFolder
 from rekam.store import EncounterState, SampleRecord, Store
 from tests.conftest import ROOT
 
@@ -213,6 +217,80 @@ def test_processes_of_a_dask_cluster_find_the_same(records: Path, whole: Path, t
     ) as cluster:
         done(records, tmp_path / "job", dask=cluster.scheduler_address)
     assert tables(tmp_path / "job") == tables(whole)
+
+
+def test_workers_of_a_dask_cluster_that_die_are_told() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+        ) as cluster,
+        pytest.raises(DedupError, match="workers of the cluster died"),
+        dedup_job.workers_of(1, cluster.scheduler_address) as team,
+    ):
+        dedup_job.do_units(team, [(3, ())], os._exit, lambda: None)
+
+
+def test_a_scheduler_that_goes_away_is_told() -> None:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+
+        def advance() -> None:
+            cluster.close()
+
+        units = [(seconds, ()) for seconds in (0, 60, 60)]
+        with (
+            pytest.raises(DedupError, match="is gone"),
+            dedup_job.workers_of(1, cluster.scheduler_address) as team,
+        ):
+            dedup_job.do_units(team, units, time.sleep, advance)
+
+
+def test_workers_are_sent_no_addresses_and_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "records", "a", hand(1))
+    write(tmp_path / "records", "b", hand(1, 1))
+    monkeypatch.setenv("REKAM_GALLERY", "milvus")
+    monkeypatch.setenv("REKAM_MILVUS_URI", "http://secret:19530")
+    monkeypatch.setenv("REKAM_MILVUS_TOKEN", "root:secret")
+    monkeypatch.setenv("REKAM_DATABASE_URL", "postgresql://root:secret@127.0.0.1/rekam")
+    sent: list[bytes] = []
+    do_units = dedup_job.do_units
+
+    def noted(
+        workers: tuple[Executor, int],
+        units: Iterable[tuple[int, tuple[object, ...]]],
+        do: Callable[..., None],
+        advance: Callable[[], None],
+    ) -> None:
+        units = list(units)
+        sent.append(pickle.dumps(units))
+        do_units(workers, units, do, advance)
+
+    monkeypatch.setattr("rekam.offline.dedup.do_units", noted)
+    done(tmp_path / "records", tmp_path / "job")
+    assert len(sent) == 2
+    assert all(b"Settings" in one and b"secret" not in one for one in sent)
+
+
+def test_what_was_gathered_is_on_disk_before_its_sources_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "records", "a", hand(1))
+    gathered = tmp_path / "job" / "gathered"
+    on_disk: set[Path] = set()
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        if not (gathered / "done.json").exists():
+            on_disk.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    done(tmp_path / "records", tmp_path / "job")
+    files = set(gathered.iterdir())
+    assert {gathered / "templates", gathered / "finger_codes.npy", gathered / "ends.npy"} < files
+    assert on_disk >= {gathered, *files} - {gathered / "done.json"}
 
 
 def test_a_job_folder_refuses_another_input(records: Path, whole: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from matching.join import (
     finger_pairs,
     iris_pairs,
 )
-from rekam.config import Settings
+from rekam.config import GalleryKind, Settings
 from rekam.offline.dedup_gathered import Gathered, gather, is_gathered, opened, read_batch
 from rekam.offline.dedup_job import (
     Steps,
@@ -78,6 +78,7 @@ class Params:
 
 
 PARAMS = Params()
+_UNSENT = {"database_url": None, "gallery": GalleryKind.EMBEDDED, "milvus_uri": None, "milvus_token": None}
 _NAMED_BY = {Modality.FINGERPRINT: 1, Modality.IRIS: 2, Modality.FACE: 4}
 
 
@@ -132,8 +133,8 @@ def dedup(
     Cost at a million people of ten fingers: an hour and a half of one core for their codes, three for the
     join; 160 ns a pair more where both irises are there as well.
     """
-    # What the work depends on, without addresses and passwords.
-    settings = settings.model_copy(update={"database_url": None, "workers": 1})
+    # What the work depends on: what workers are sent has no addresses and passwords.
+    settings = settings.model_copy(update={"workers": 1, **_UNSENT})
     folder = folder.resolve()
     opened_job(folder, {"input": source.digest, "parameters": _plain(params, settings)})
     steps = Steps(console)

@@ -31,7 +31,7 @@ from rekam.client import words
 from rekam.config import Settings
 from rekam.errors import InvalidRequest
 from rekam.exchange import Presented
-from rekam.offline.dedup_job import done_units, durably_written, read_unit, unit_file
+from rekam.offline.dedup_job import done_units, durably_written, read_unit, synced, unit_file
 from rekam.offline.dedup_sources import Batch, DedupError, Given, Member
 from rekam.offline.samples import advice
 from rekam.position import Position
@@ -238,6 +238,9 @@ def gather(folder: Path) -> None:
     }
     for name, table in tables.items():
         np.save(target / f"{name}.npy", table, allow_pickle=False)
+    # All of it is on disk before it counts as done, and what it was made of goes.
+    for path in (*target.iterdir(), target):
+        synced(path)
     durably_written(target / _DONE, json.dumps({"members": members, "faults": faults}).encode())
     shutil.rmtree(folder / "read")
     (folder / "read").mkdir(mode=0o700)

@@ -29,6 +29,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
+from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -109,7 +110,12 @@ def durably_written(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.rename(path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    synced(path.parent)
+
+
+def synced(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -120,7 +126,7 @@ def durably_written(path: Path, data: bytes) -> None:
 def workers_of(count: int, dask: str | None) -> Iterator[tuple[Executor, int]]:
     """Who does the units, and how many: this process, several here, or those of a Dask scheduler.
 
-    Raises `DedupError` where no scheduler answers, or a worker dies.
+    Raises `DedupError` where no scheduler answers, or it or a worker dies.
     """
     if dask is not None:
         yield from _of_dask(dask)
@@ -154,7 +160,8 @@ def workers_of(count: int, dask: str | None) -> Iterator[tuple[Executor, int]]:
 
 def _of_dask(address: str) -> Iterator[tuple[Executor, int]]:
     try:
-        from distributed import Client
+        from distributed import CancelledError, Client, KilledWorker
+        from distributed.comm import CommClosedError
     except ImportError as error:
         raise DedupError("a Dask cluster needs the extra dask: pip install 'rekam[dask]'") from error
     try:
@@ -165,7 +172,16 @@ def _of_dask(address: str) -> Iterator[tuple[Executor, int]]:
         threads = sum(client.nthreads().values())
         if not threads:
             raise DedupError(f"the Dask scheduler at {address} has no workers")
-        yield client.get_executor(), threads
+        try:
+            yield client.get_executor(), threads
+        except KilledWorker as error:
+            raise DedupError(
+                "workers of the cluster died, perhaps of memory: run the command again; what is done is kept"
+            ) from error
+        except (CancelledError, FutureCancelled, CommClosedError) as error:
+            raise DedupError(
+                f"the Dask scheduler at {address} is gone: run the command again; what is done is kept"
+            ) from error
 
 
 class Steps:
