@@ -69,6 +69,7 @@ class Backups:
             raise InvalidRequest([("name", text)])
         if self._parent is None:
             raise WrongState("backups are not set up here: the setting backup_dir names no folder")
+        self._store.check_copies()
         if not self._one.acquire(blocking=False):
             raise WrongState("another backup is under way")
         try:
@@ -154,8 +155,7 @@ def restore(backup: Path, data_dir: Path) -> BackedUp:
             for name, expected in files.items():
                 target = partial / name
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-                shutil.copyfile(backup / name, target)
+                _copied(backup / name, target)
                 # What was copied is verified, not what it was copied from.
                 if _checked(target, lambda: None) != expected:
                     raise StoreDamaged(f"{backup / name} is not what was backed up: its checksum differs")
@@ -171,6 +171,16 @@ def restore(backup: Path, data_dir: Path) -> BackedUp:
     except OSError as error:
         raise NotWritten(f"{data_dir} cannot be written: {error.strerror or error}") from error
     return made
+
+
+def _copied(source: Path, target: Path) -> None:
+    """Raises `StoreDamaged` where there is nothing to read, `OSError` where it cannot be written."""
+    try:
+        file = source.open("rb")
+    except OSError as error:
+        raise StoreDamaged(f"{source} of the backup cannot be read: {error.strerror}") from error
+    with file, os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
+        shutil.copyfileobj(file, copy, _BLOCK)
 
 
 def _inside(name: str) -> bool:

@@ -44,11 +44,13 @@ class Database(Protocol):
     def size(self, connection: Connection) -> int:
         """Bytes on the disk."""
 
+    def check_copies(self) -> None:
+        """Raises `WrongState` where the database has means of its own for copies."""
+
     def copy_to(self, file: Path, check: Callable[[], None]) -> None:
         """Write a consistent copy of the whole database into a new file, while others read and write.
 
-        `check` is called now and then and may raise. Raises `WrongState` where the database has means of its
-        own for this.
+        `check` is called now and then and may raise. Raises `WrongState` as `check_copies` does.
         """
 
     def erase(self) -> bool:

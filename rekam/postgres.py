@@ -133,6 +133,10 @@ class Postgres:
         return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
 
     def copy_to(self, file: Path, check: Callable[[], None]) -> None:
+        """Refuses."""
+        self.check_copies()
+
+    def check_copies(self) -> None:
         """Refuses: the server's own tools make better copies, of all its databases and to any moment."""
         raise WrongState(
             f"the records are in the PostgreSQL database {self.name}: back it up by pg_dump or pg_basebackup"

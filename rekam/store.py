@@ -914,6 +914,10 @@ class Store:
             self._check_open()
             self._database.compact()
 
+    def check_copies(self) -> None:
+        """Raises `WrongState` where the database has its own tools for copies."""
+        self._database.check_copies()
+
     def copy_to(self, file: Path, check: Callable[[], None]) -> None:
         """Write a consistent copy of the database into a new file; nobody waits.
 

@@ -159,7 +159,7 @@ def test_a_backup_that_is_not_what_was_made_is_not_restored(tmp_path: Path) -> N
         (backup / name).write_bytes(kept)
         assert not (tmp_path / "restored" / DATABASE).exists()
     (backup / DATABASE).unlink()
-    with pytest.raises(NotWritten):
+    with pytest.raises(StoreDamaged, match=DATABASE):
         restore(backup, tmp_path / "restored")
     (backup / DATABASE).write_bytes(whole)
     restore(backup, tmp_path / "restored")

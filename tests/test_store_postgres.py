@@ -14,6 +14,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 
 from rekam import postgres as backend
+from rekam.backup import Backups
 from rekam.commits import GroupCommit
 from rekam.errors import (
     InvalidRequest,
@@ -22,6 +23,7 @@ from rekam.errors import (
     StoreError,
     StoreFull,
     StoreLocked,
+    WrongState,
 )
 from rekam.schema import metadata
 from rekam.store import SampleRecord, Store, Transaction
@@ -46,6 +48,14 @@ def terminate(postgres: PostgresServer) -> None:
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
         "WHERE datname = 'rekam' AND application_name LIKE 'rekam %'"
     )
+
+
+def test_a_backup_is_refused_before_the_index_is_copied(store: Store, tmp_path: Path) -> None:
+    copied: list[Path] = []
+    with pytest.raises(WrongState, match="pg_dump"):
+        Backups(store, tmp_path / "backups", copied.append).make("monday", lambda: None)
+    assert not copied
+    assert not (tmp_path / "backups").exists()
 
 
 # Whose the database is
