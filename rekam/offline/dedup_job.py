@@ -161,7 +161,7 @@ def workers_of(count: int, dask: str | None) -> Iterator[tuple[Executor, int]]:
 def _of_dask(address: str) -> Iterator[tuple[Executor, int]]:
     try:
         from distributed import CancelledError, Client, KilledWorker
-        from distributed.comm import CommClosedError
+        from distributed.comm.core import CommClosedError
     except ImportError as error:
         raise DedupError("a Dask cluster needs the extra dask: pip install 'rekam[dask]'") from error
     try:
