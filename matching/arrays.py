@@ -96,14 +96,18 @@ def write_arrays(path: Path, arrays: Arrays) -> dict[str, tuple[str, list[int], 
     Of each by its name: dtype, shape, place in the file and CRC-32, as `map_arrays` wants them.
     """
     table = {}
-    with path.open("xb") as file:
-        for name, array in arrays.items():
-            file.write(bytes(-file.tell() % _ALIGNED))
-            content = np.ascontiguousarray(array)
-            table[name] = (array.dtype.str, list(array.shape), file.tell(), checksum(content))
-            content.tofile(file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("xb") as file:
+            for name, array in arrays.items():
+                file.write(bytes(-file.tell() % _ALIGNED))
+                content = np.ascontiguousarray(array)
+                table[name] = (array.dtype.str, list(array.shape), file.tell(), checksum(content))
+                content.tofile(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)  # a part of it would take room that is wanted
+        raise
     return table
 
 

@@ -206,14 +206,18 @@ class Gallery:
 
     def search_exhaustively(self, probe: EncounterForm, *, exclude: Collection[int] = ()) -> list[Match]:
         """Compare every subject not in `exclude` exactly: what `search` is measured against."""
-        now = self._now()
-        return now.compared(probe, [subject for subject in now.subjects() if subject not in set(exclude)])
+        now, excluded = self._now(), set(exclude)
+        return now.compared(probe, [subject for subject in now.subjects() if subject not in excluded])
 
     def segments(self) -> Iterator[Segment]:
         """The segments there are, for whoever works on whole arrays; they do not change but for `dead`."""
         with self._lock:
             delta = (self._delta.segment(),) if len(self._delta) else ()
             return iter((*self._segments, *delta))
+
+    def removed(self) -> int:
+        """How many encounters are removed whose data segments still hold."""
+        return sum(int(segment.dead.sum()) for segment in self.segments())
 
     def sizes(self) -> Sizes:
         """How large the gallery is."""
@@ -334,6 +338,7 @@ class Gallery:
         with self._lock:
             # what was removed meanwhile
             made.dead[:] = np.concatenate([s.dead[rows] for s, rows in zip(group, alive, strict=True)])
+            self._alive -= sum(int((~s.dead & ~rows).sum()) for s, rows in zip(group, alive, strict=True))
             first = self._segments.index(group[0])
             kept = (made,) if len(made) else ()
             self._segments = (*self._segments[:first], *kept, *self._segments[first + len(group) :])

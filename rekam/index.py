@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from matching.encounter import EncounterComparison, EncounterForm, compare_encounters
-from matching.errors import GalleryDamaged
+from matching.errors import GalleryDamaged, MatchingError
 from matching.gallery import Gallery
 from rekam.capturing import form_of, read_template
 from rekam.config import GalleryKind, Settings
-from rekam.errors import InvalidSettings
+from rekam.errors import InvalidSettings, RekamError
 from rekam.store import ChangeKind, Reader, Store
 from rekam.written import written
 
@@ -64,15 +64,25 @@ class Index:
         self._stopping = threading.Event()
         self._checking: threading.Thread | None = None
         self._forgetting: threading.Thread | None = None
+        self._saving = threading.Lock()
         self.gallery = self._opened(progress)
+        if isinstance(self.gallery, Gallery) and self.gallery.removed():
+            self._forget_soon()  # also what a process that was killed did not come to
 
     def save(self) -> None:
-        """Save the index beside the store; what was erased leaves the disk."""
+        """Save the index beside the store; what was erased leaves the disk. To be called once, at the end."""
         self._stopping.set()
         for thread in (self._checking, self._forgetting):
             if thread is not None:
                 thread.join()
-        self.gallery.save(self._folder)
+        try:
+            with self._saving:
+                self.gallery.save(self._folder)
+        except OSError:
+            log.exception("the index could not be saved; the next start makes up for it")
+        except GalleryDamaged:
+            log.exception("the index is damaged; the next start rebuilds it")
+            shutil.rmtree(self._folder, ignore_errors=True)
         self.gallery.close()
         if self._erased:
             self._store.compact()
@@ -119,7 +129,8 @@ class Index:
             log.warning("what is in Milvus is not used and is made anew: %s", error)
             gallery = opened(anew=True)
         with self._store.read() as reader:
-            if len(gallery) and not reader.continues(gallery.history, gallery.watermark):
+            followed = reader.continues(gallery.history, gallery.watermark)
+            if (len(gallery) or gallery.watermark) and not followed:
                 log.warning("what is in Milvus followed another history of the store: it is made anew")
                 gallery.clear()
         gallery.history = self._store.opening
@@ -166,8 +177,11 @@ class Index:
 
     def _check(self, gallery: Gallery) -> None:
         """Check the index to its last byte; what is damaged is made anew from the store."""
-        if repaired := gallery.repair(self._stored_form, self._stopping):
-            log.warning("%d encounters of the index were made anew from the store", repaired)
+        try:
+            if repaired := gallery.repair(self._stored_form, self._stopping):
+                log.warning("%d encounters of the index were made anew from the store", repaired)
+        except (OSError, RekamError, MatchingError):
+            log.exception("the index could not be checked to the end; the next start tries again")
 
     def follow(self, progress: Progress | None = None) -> None:
         """Apply the changes the index has not seen. Called after every commit, by the writing thread."""
@@ -191,21 +205,27 @@ class Index:
                         progress(change.seq - start, last - start)
         self._captured.clear()
         if gone:
-            self._erased = True
-            if self._forgetting is None:
-                self._forgetting = threading.Thread(target=self._forget, name="index-forget", daemon=True)
-                self._forgetting.start()
+            self._forget_soon()
+
+    def _forget_soon(self) -> None:
+        self._erased = True
+        if self._forgetting is None:
+            self._forgetting = threading.Thread(target=self._forget, name="index-forget", daemon=True)
+            self._forgetting.start()
 
     def _forget(self) -> None:
         """After a while, keep the index without what was erased until then: of many erasures only once."""
-        if not self._stopping.wait(_FORGOTTEN_SECONDS):
-            self._forgetting = None  # what is erased from now on has a while of its own
-            try:
-                self.gallery.save(self._folder)
-            except OSError:
-                log.exception(
-                    "what was erased could not be taken out of the index; the next stop tries again"
-                )
+        while not self._stopping.wait(_FORGOTTEN_SECONDS):
+            with self._saving:
+                if self._stopping.is_set():
+                    return
+                self._forgetting = None  # what is erased from now on has a while of its own
+                try:
+                    self.gallery.save(self._folder)
+                except (OSError, MatchingError):
+                    log.exception("what was erased could not be taken out of the index; tried again")
+                else:
+                    return
 
     def compared(
         self, reader: Reader, form: EncounterForm, keys: Iterable[int]

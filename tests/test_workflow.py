@@ -15,14 +15,15 @@ from capture.fingerprint.template import Extractor
 from capture.sample import Modality
 from matching.decision import Decision, Reason, Thresholds
 from matching.encounter import Arrangement, EncounterComparison, FaceShare
+from matching.errors import GalleryDamaged
 from matching.gallery import Gallery
 from rekam import codec
 from rekam.config import load_settings
 from rekam.errors import DeadlinePassed, InvalidRequest, NotFound, RequestConflict, ShuttingDown
 from rekam.exchange import Match, Presented, Recapture, Recorded
-from rekam.store import ChangeKind, Resolution, Transaction
+from rekam.store import ChangeKind, Reader, Resolution, Transaction
 from rekam.v1 import enrollment_pb2
-from rekam.workflow import Workflow, identity
+from rekam.workflow import Workflow, _Request, identity
 from tests.service import fingers
 
 
@@ -169,6 +170,48 @@ def test_a_waiting_retry_minds_its_own_deadline(workflow: Workflow) -> None:
         assert first.result(30).decision is Decision.UNIQUE
 
 
+def test_a_slow_database_holds_up_only_the_request_it_reads_for(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = enroll(workflow, enroll_request("r0", made_up_nik(0), fingers(0)))
+    reading, go_on = threading.Event(), threading.Event()
+    answered = _Request.answered
+
+    def slow(request: _Request[object], reader: Reader) -> object:
+        if request.method == "DeleteSubject" and not reading.is_set():
+            reading.set()
+            assert go_on.wait(30)
+        return answered(request, reader)
+
+    monkeypatch.setattr(_Request, "answered", slow)
+    assert before.subject_id is not None
+    with ThreadPoolExecutor(2) as threads:
+        other = threads.submit(workflow.delete_subject, before.subject_id, "r0", b"another")
+        assert reading.wait(10)
+        # Others go on, and whose the id is gets its answer, not a conflict with who only tries it.
+        enroll(workflow, enroll_request("r1", made_up_nik(1), fingers(1)))
+        assert enroll(workflow, enroll_request("r0", made_up_nik(0), fingers(0))) == before
+        go_on.set()
+        assert isinstance(other.exception(30), RequestConflict)
+    assert not workflow._running
+
+
+def test_closing_lets_the_store_go_even_where_the_index_cannot_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(data_dir=tmp_path / "data", workers=2)
+    workflow = Workflow(settings)
+
+    def full(gallery: Gallery, folder: Path) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Gallery, "save", full)
+        with pytest.raises(OSError, match="no space"):
+            workflow.close()
+    Workflow(settings).close()
+
+
 def test_a_recapture_leaves_its_request_id_free(workflow: Workflow) -> None:
     thumb, index, *rest = fingers(0)
     twice = (thumb, replace(again((thumb,), 1)[0], position=index.position), *rest)
@@ -304,3 +347,53 @@ def test_what_is_erased_leaves_the_index_of_a_running_service(
         assert holds(native[1])
     finally:
         workflow.close()
+
+
+def test_what_a_killed_service_had_erased_leaves_the_index_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data" / "index"
+    workflow = Workflow(load_settings(data_dir=tmp_path / "data", workers=2))
+    gone = enroll(workflow, enroll_request("r0", made_up_nik(0), fingers(0))).subject_id
+    enroll(workflow, enroll_request("r1", made_up_nik(1), fingers(1)))
+    workflow.close()
+    workflow = Workflow(load_settings(data_dir=tmp_path / "data", workers=2))
+    assert gone is not None
+    workflow.delete_subject(gone, "delete", b"d")
+    gallery = workflow._index.gallery
+    assert isinstance(gallery, Gallery)
+    # the manifest says so, the segment still holds it, and then the service ends without a stop
+    gallery._freeze()
+    gallery._persist(folder)
+    workflow._index._stopping.set()
+    with monkeypatch.context() as killed:
+        killed.setattr(Gallery, "save", lambda gallery, folder: None)
+        workflow.close()
+    reopened = Gallery.load(folder)
+    assert (len(reopened), reopened.removed()) == (1, 1)
+    monkeypatch.setattr("rekam.index._FORGOTTEN_SECONDS", 0.05)
+    workflow = Workflow(load_settings(data_dir=tmp_path / "data", workers=2))
+    try:
+        for _ in range(600):
+            if Gallery.load(folder).removed() == 0:
+                break
+            threading.Event().wait(0.05)
+        assert Gallery.load(folder).removed() == 0
+    finally:
+        workflow.close()
+
+
+def test_a_store_is_let_go_of_though_its_index_cannot_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(data_dir=tmp_path / "data", workers=2)
+    for fault in (OSError(28, "no space left"), GalleryDamaged("a segment fails its checksum")):
+        workflow = Workflow(settings)
+
+        def fails(gallery: Gallery, folder: Path, fault: Exception = fault) -> None:
+            raise fault
+
+        with monkeypatch.context() as failing:
+            failing.setattr(Gallery, "save", fails)
+            workflow.close()
+    Workflow(settings).close()  # neither locked nor damaged
