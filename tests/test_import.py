@@ -32,12 +32,13 @@ from capture.formats.minutiae_record import RecordFormat
 from capture.formats.minutiae_template import record_of
 from capture.sample import EyePosition, FingerPosition
 from matching.decision import Decision, Reason
-from rekam.capturing import Capturing
+from rekam.capturing import Captured, Capturing
 from rekam.config import load_settings
 from rekam.errors import InvalidRequest
 from rekam.offline.import_records import Imported, Problems, import_records
 from rekam.offline.manifest import COLUMNS, read_manifest
-from rekam.store import DATABASE, CaseState, EncounterState, MissingRecord, Store
+from rekam.recorded import sample_record
+from rekam.store import DATABASE, CaseState, EncounterState, MissingRecord, SampleRecord, Store
 from rekam.v1 import enrollment_pb2, identification_pb2, types_pb2
 from tests.bodies import body, enroll_body
 from tests.service import fingers, recorded, running
@@ -72,10 +73,12 @@ def person_rows(
     return rows_of(folder, record, made_up_nik(number), [one.to_bytes() for one in shown])
 
 
-def imported(folder: Path, rows: Sequence[Mapping[str, object]]) -> tuple[Imported, list[dict[str, str]]]:
+def imported(
+    folder: Path, rows: Sequence[Mapping[str, object]], *, keep_images: bool = True
+) -> tuple[Imported, list[dict[str, str]]]:
     """Import into `folder / "data"`; what came of it, and the problems told."""
     chosen = load_settings(
-        data_dir=folder / "data", workers=2, keep_images=True, extractor=ExtractorChoice.FAST
+        data_dir=folder / "data", workers=2, keep_images=keep_images, extractor=ExtractorChoice.FAST
     )
     manifest = write_manifest(folder / "manifest.csv", rows)
     told = folder / "problems.csv"
@@ -179,6 +182,24 @@ def test_eyes_and_faces_come_in_too(tmp_path: Path) -> None:
 def print_file(path: Path, person: int, position: FingerPosition) -> bytes:
     Image.fromarray(impression(finger(person, position), 1)).save(path, dpi=(500, 500))
     return path.read_bytes()
+
+
+@pytest.mark.parametrize("keep_images", [False, True])
+def test_images_that_are_not_kept_do_not_wait_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_images: bool
+) -> None:
+    waited: list[bytes | None] = []
+
+    def noted(captured: Captured, *, keep_image: bool) -> SampleRecord:
+        waited.append(captured.presented.image)
+        return sample_record(captured, keep_image=keep_image)
+
+    monkeypatch.setattr("rekam.offline.import_records.sample_record", noted)
+    thumb = print_file(tmp_path / "thumb.png", 1, THUMB)
+    row = {"record": "a", "nik": made_up_nik(1), "file": "thumb.png", "position": "right_thumb"}
+    total, _ = imported(tmp_path, [{**row, "modality": "fingerprint"}], keep_images=keep_images)
+    assert total.enrolled == 1
+    assert waited == [thumb if keep_images else None]
 
 
 def test_images_and_cbeff_are_extracted_and_what_yields_nothing_is_left_out(tmp_path: Path) -> None:

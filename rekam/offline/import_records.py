@@ -14,7 +14,7 @@ import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -136,7 +136,7 @@ def import_records(
 
         def prepared(records: Iterable[ManifestRecord]) -> Iterator[Future[_Ready | Problem]]:
             for record in records:
-                yield threads.submit(_prepared, record, manifest.parent, capturing, ppi)
+                yield threads.submit(_prepared, record, manifest.parent, capturing, settings, ppi)
 
         waiting: deque[Future[_Ready | Problem]] = deque()
         coming = prepared(_new(store, read_manifest(manifest), total, problems, progress))
@@ -177,9 +177,9 @@ def _new(
 
 
 def _prepared(
-    record: ManifestRecord, folder: Path, capturing: Capturing, ppi: float | None
+    record: ManifestRecord, folder: Path, capturing: Capturing, settings: Settings, ppi: float | None
 ) -> _Ready | Problem:
-    """Read and extract one record."""
+    """Read and extract one record; of its images only those are kept that will be written."""
     try:
         if record.fault:
             raise InvalidRequest([("", record.fault)])
@@ -206,6 +206,8 @@ def _prepared(
         missing = _missing(record, kept, left_out)
     except InvalidRequest as error:
         return Problem(record.line, record.record, "", str(error))
+    if not settings.keep_images:  # hundreds of records wait to be written
+        kept = tuple(replace(c, presented=replace(c.presented, image=None)) for c in kept)
     return _Ready(record, nik.digits, warnings, kept, missing, told)
 
 
