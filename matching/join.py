@@ -129,8 +129,8 @@ def finger_pairs(rows: FingerCodes, columns: FingerCodes, thresholds: Floats, ah
     """Pairs whose evidence, as declared or with the hands swapped, reaches the threshold of their class.
 
     `thresholds` `(5,)`: by the class of the poorer one. Only pairs with `column + ahead > row` count: of a
-    tile with itself (`ahead` 0), each once. Cost: about 25 ns a pair of ten fingers, one thread, without the
-    GIL; a microsecond with fingers of unknown position.
+    tile with itself (`ahead` 0), each once. Cost: 29 ns a pair of ten fingers, one thread, without the GIL;
+    more with fingers of unknown position.
     """
     classes, of_columns = rows.classes, columns.classes
     swapped = rows.swapped
@@ -330,8 +330,8 @@ def iris_pairs(
     """Pairs whose eyes, as declared or swapped, are near enough: the sum of 0.5 less their distances.
 
     `thresholds` `(3,)`: by how many eyes the one of fewer has. A distance above `farthest` adds nothing. Only
-    pairs with `column + ahead > row` count. Cost: 80 ns for every two eyes, and as much with eyes swapped,
-    one thread, without the GIL.
+    pairs with `column + ahead > row` count. Cost: 0.68 us a pair that has both, with eyes swapped, one
+    thread, without the GIL.
     """
     there, classes, of_columns = columns.present, rows.classes, columns.classes
     blocks = {
@@ -382,7 +382,7 @@ def _together(near: dict[tuple[int, int], Floats], size: int) -> tuple[Floats, F
 def face_pairs(rows: Floats, columns: Floats, threshold: float, ahead: int = 0) -> Pairs:
     """Pairs of vectors `(n, D)` of one embedder whose cosine reaches the threshold; zeros where none is.
 
-    Only pairs with `column + ahead > row` count. Cost: one matrix product.
+    Only pairs with `column + ahead > row` count. Cost: 10 ns a pair of 128 values, of a matrix product.
     """
     cosines = rows @ columns.T
     there = (rows != 0).any(axis=1)[:, None] & (columns != 0).any(axis=1)[None]

@@ -130,8 +130,8 @@ def dedup(
 ) -> Found:
     """Do the job in `folder`, or what is left of it. Raises `DedupError`, `StoreError`, `NotWritten`.
 
-    Cost at a million people of ten fingers: an hour and a half of one core for their codes, three for the
-    join; 160 ns a pair more where both irises are there as well.
+    Cost at a million people of ten fingers, extrapolated: 1.7 core-hours for their codes, 4 for the join, up
+    to 12 for exact comparisons; 95 more where both irises are there as well (decision 14).
     """
     # What the work depends on: what workers are sent has no addresses and passwords.
     settings = settings.model_copy(update={"workers": 1, **_UNSENT})
@@ -381,7 +381,7 @@ def compare_batch(
 ) -> None:
     """Compare pairs of subjects exactly: a file of the step `compared`, those worth an operator's look.
 
-    Cost: about 2 ms a pair of ten fingers, ten times that where their forms are not at hand.
+    Cost: 1 ms a pair as they are named, on average; see `benchmarks/results/dedup.json`.
     """
     gathered = opened(folder)
     found: list[Compared] = []
