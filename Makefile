@@ -47,7 +47,7 @@ proto: setup     ## regenerate rekam/v1 from proto/
 demo: setup      ## enrol people over gRPC, bring some back under new NIKs (DATA=, IRISES=, FACES=folders of real ones)
 	$(BIN)/python -m benchmarks.demo $(if $(DATA),--data $(DATA)) $(if $(IRISES),--irises $(IRISES)) $(if $(FACES),--faces $(FACES))
 
-bench: setup     ## measure every figure of the README, into benchmarks/results/ (over an hour)
+bench: setup     ## measure every figure of the README, into benchmarks/results/ (several hours)
 	$(BIN)/python -m benchmarks.accuracy --cache .bench-cache
 	$(BIN)/python -m benchmarks.compare_speed --cache .bench-cache
 	$(BIN)/python -m benchmarks.extraction_cost
@@ -61,6 +61,11 @@ bench: setup     ## measure every figure of the README, into benchmarks/results/
 	$(BIN)/python -m benchmarks.check_population --cache .bench-cache
 	$(BIN)/python -m benchmarks.check_synthetic_prints --cache .bench-cache
 	$(BIN)/python -m benchmarks.identify --cache .bench-cache
+	$(BIN)/python -m benchmarks.finger_code --cache .bench-cache
+	$(BIN)/python -m benchmarks.face_scan
+	$(BIN)/python -m benchmarks.check_scale_population
+	$(BIN)/python -m benchmarks.gallery_stress
+	$(BIN)/python -m benchmarks.milvus
 	$(BIN)/python -m benchmarks.store_commits
 	$(BIN)/python -m benchmarks.admission
 	$(BIN)/python -m benchmarks.search_together
