@@ -57,7 +57,8 @@ def dedup_command(
 
     Writes clusters (members.csv), their evidence (pairs.csv), encounters of one subject that do not match
     (own_encounters.csv), what could not be read (errors.csv), and report.html with pictures, into the job's
-    folder. Nothing is changed in SOURCE. Exit status 2: there are double identities.
+    folder. No record in SOURCE is changed, and nothing at all in a backup. Exit status 2: there are double
+    identities.
     """
     console = Console(stderr=True)
     with told_faults():
