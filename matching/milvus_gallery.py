@@ -3,7 +3,8 @@
 Milvus names encounters, generously: the nearest fingers, eyes and faces of each that the probe shows. Their
 codes are fetched, and from there on it is `matching.search` as in the embedded gallery: codes name the
 shortlist, exact comparison decides. Templates are not on the server: `form_of` reads them from the store,
-which is the truth, and which holds them anyway. Whose encounter each key is, is in memory: 24 bytes each.
+which is the truth, and which holds them anyway. Whose encounter each key is, is in memory, 24 bytes each, and
+so are the finger codes of the few encounters that codes cannot tell: each probe is compared with the likest.
 
 What is added or removed shows at once, to searches of this process. Changes are written behind its back,
 together, and stay in a delta in memory until every reader of Milvus must see them: the searches there need
@@ -31,14 +32,12 @@ from matching.encounter import EncounterForm
 from matching.errors import GalleryUnavailable
 from matching.face.comparison import FaceForm
 from matching.face.shelf import FaceShelf
-from matching.fingerprint.code import finger_detail
 from matching.fingerprint.shelf import FingerShelf, FingersProbe
 from matching.gallery import FormOf, Sizes
 from matching.iris.comparison import MAX_STEPS, ROTATIONS
 from matching.iris.shelf import IrisShelf
 from matching.milvus_rows import ANYBODY, ENROLLED, EYES_EACH, FINGERS_EACH, Hit, Rows, asked, surplus
-from matching.search import PARAMS as SEARCH_PARAMS
-from matching.search import Match, Snapshot
+from matching.search import Match, Snapshot, how_many, telling_fingers
 from matching.segment import Segment, joined
 
 log = logging.getLogger(__name__)
@@ -48,11 +47,11 @@ log = logging.getLogger(__name__)
 class Params:
     """How much is asked of Milvus, and what is kept back until it shows it."""
 
-    # nearest of each finger, of each rotation of an eye, and of the face
-    near_fingers: int = 200
+    # nearest of each rotation of an eye, and of the face; of each finger twice as many as fingers name,
+    # because those of both hands are searched together
     near_irises: int = 20
     near_faces: int = 50
-    # encounters named by all fingers together, by both eyes together
+    # encounters named by all fingers together, where `how_many` is not more; by both eyes together
     fingers: int = 100
     irises: int = 50
     # seconds after which readers of Milvus see what was written: more than its common.gracefulTime
@@ -129,7 +128,8 @@ class MilvusGallery:
         self._noted = (self._watermark, self.history)
         self._face_values = self._rows.face_values()
         self._table: tuple[Segment, ...] = (_table(keys, subjects),)
-        self._thin = set(thin)
+        codes, _, _ = self._rows.shelves(thin, None, fingers=True, irises=False)
+        self._thin = self._stored(thin, self._table, codes, {}, {})
         self._alive = len(keys)
 
     def __len__(self) -> int:
@@ -152,11 +152,12 @@ class MilvusGallery:
                 return segment, row
         return None
 
-    def _now(self) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
-        """The table, and what is not surely seen in Milvus."""
+    def _now(self) -> tuple[tuple[Segment, ...], tuple[Segment, ...], Segment]:
+        """The table, what is not surely seen in Milvus, and whom codes cannot tell of the table."""
         with self._lock:
             self._retire()
-            return self._table, tuple(delta.segment() for delta in self._deltas() if len(delta))
+            deltas = tuple(delta.segment() for delta in self._deltas() if len(delta))
+            return self._table, deltas, self._thin
 
     # Reading --------------------------------------------------------------------------------------
 
@@ -175,12 +176,12 @@ class MilvusGallery:
 
     def subject_keys(self, subject: int) -> tuple[int, ...]:
         """Keys of the subject's encounters, in the order they were added; none for an unknown subject."""
-        table, deltas = self._now()
+        table, deltas, _ = self._now()
         return Snapshot((*table, *deltas), self._face_file).subject_keys(subject)
 
     def subjects(self) -> list[int]:
         """Everybody."""
-        table, deltas = self._now()
+        table, deltas, _ = self._now()
         return Snapshot((*table, *deltas), self._face_file).subjects()
 
     def search(self, probe: EncounterForm, *, exclude: Collection[int] = ()) -> list[Match]:
@@ -190,7 +191,7 @@ class MilvusGallery:
         `NotCalibrated` as the embedded gallery does.
         """
         excluded = frozenset(exclude)
-        table, deltas = self._now()
+        table, deltas, thin = self._now()
         people = Snapshot((*table, *deltas), self._face_file)
         if (everybody := people.few(excluded)) is not None:
             names = everybody
@@ -203,7 +204,7 @@ class MilvusGallery:
                 irises=bool(probe.irises),
             )
             named = self._stored(keys, table, *shelves)
-            seen = Snapshot((named, *deltas), self._face_file, encounters=len(self))
+            seen = Snapshot((named, thin, *deltas), self._face_file, encounters=len(self))
             names = seen.shortlists([probe], excluded)[0]
         return self._compared(probe, names, table, deltas)
 
@@ -215,7 +216,7 @@ class MilvusGallery:
 
     def search_exhaustively(self, probe: EncounterForm, *, exclude: Collection[int] = ()) -> list[Match]:
         """Compare every subject not in `exclude` exactly: what `search` is measured against."""
-        table, deltas = self._now()
+        table, deltas, _ = self._now()
         everybody = Snapshot((*table, *deltas), self._face_file).subjects()
         names = [subject for subject in everybody if subject not in frozenset(exclude)]
         return self._compared(probe, names, table, deltas)
@@ -260,13 +261,9 @@ class MilvusGallery:
         self, probe: EncounterForm, excluded: frozenset[int], table: Sequence[Segment]
     ) -> NDArray[np.int64]:
         """Keys of the encounters of the table that may be among the likest, rising."""
-        telling = sum(finger_detail(f.template) >= SEARCH_PARAMS.telling for f in probe.fingers)
-        fingers = PARAMS.fingers
-        if telling < SEARCH_PARAMS.fingers_enough:
-            fingers = max(fingers, SEARCH_PARAMS.ranked[telling])
+        fingers = max(PARAMS.fingers, how_many(telling_fingers(probe.fingers), len(self)))
         reach = sum(len(segment.rows(subject)) for subject in excluded for segment in table)
-        with self._lock:
-            named = set(sorted(self._thin)[: SEARCH_PARAMS.most_thin])
+        named: set[int] = set()
         for of in (ANYBODY, ENROLLED):
             crowded = False
             standings = self._standings(probe, of, fingers, reach)
@@ -295,7 +292,7 @@ class MilvusGallery:
         self, probe: EncounterForm, of: str, fingers: int, reach: int
     ) -> tuple[dict[int, float], dict[int, float], dict[int, float]]:
         """By key what fingers, irises and face say of whoever is near the probe in any; asked all at once."""
-        near = max(PARAMS.near_fingers, fingers) + reach
+        near = 2 * fingers + reach
         told = FingersProbe(probe.fingers).asked
         calls: list[Callable[[], list[list[Hit]]]] = []
         places: list[list[int]] = []  # which fingers each of the first calls asks for
@@ -385,7 +382,8 @@ class MilvusGallery:
                 holder.remove(key)
             if holder is not self._delta:
                 self._gone.append(key)
-            self._thin.discard(key)
+            if (of_thin := self._thin.row(key)) is not None:
+                self._thin.dead[of_thin] = True
             self._alive -= 1
         self._wake.set()
 
@@ -439,11 +437,22 @@ class MilvusGallery:
             self._written = tuple(rest)
             segment = delta.segment()
             alive = ~segment.dead
-            self._thin |= {int(segment.keys[row]) for row in segment.thin if alive[row]}
+            self._keep_thin(segment)
             self._table = (*self._table, _table(segment.keys[alive], segment.subjects[alive]))
             while len(self._table) > 1 and 2 * len(self._table[-1]) >= len(self._table[-2]):
                 last = self._table[-2:]
                 self._table = (*self._table[:-2], joined(last, [~segment.dead for segment in last]))
+
+    def _keep_thin(self, segment: Segment) -> None:
+        """Keep the finger codes of those whom codes cannot tell."""
+        thin = np.zeros(len(segment), dtype=np.bool_)
+        thin[segment.thin] = True
+        if (thin := thin & ~segment.dead).any():
+            fingers_alone = replace(segment, irises={}, faces={})
+            both = joined([self._thin, fingers_alone], [~self._thin.dead, thin])
+            self._thin = _Stored(
+                both.keys, both.subjects, both.dead, both.fingers, {}, {}, form_of=self._form_of
+            )
 
     def _write_behind(self) -> None:
         """Write changes a moment after they were made, again and again where Milvus does not serve."""

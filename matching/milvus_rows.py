@@ -7,6 +7,7 @@ that is not: the order of distances is that of agreeing less differing bits with
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,7 @@ _FORMAT = 1
 _WATERMARK = -1  # the row of encounters that holds it as its subject; keys are not negative
 _MOST_OF_HISTORY = 64  # letters
 _ROWS_AT_ONCE = 4000
+_IDS_AT_ONCE = 16_000
 _CREATION_SECONDS = 60.0
 _CONNECTION_SECONDS = 3.0
 _AWAY_SECONDS = 0.5
@@ -86,6 +88,7 @@ _SCALARS = {
 # Milvus wants a vector in every collection; that of encounters says nothing.
 _NOTHING = bytes(1)
 _BITS = {"encounters": 8, "fingers": CODE_BITS, "irises": IRIS_BITS}
+_KINDS = "|".join([*_BITS, "faces_[0-9a-f]+"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +171,9 @@ class Rows:
         )
 
     def _own(self) -> list[str]:
+        """Its collections; those of a prefix that begins with this one are another gallery's."""
         names: list[str] = self._client.list_collections(timeout=self._seconds)
-        return [name for name in names if name.startswith(self._prefix)]
+        return [name for name in names if re.fullmatch(f"{self._prefix}({_KINDS})", name)]
 
     def _load(self, kind: str) -> None:
         with self._faults():
@@ -361,7 +365,7 @@ class Rows:
 
     # Reading --------------------------------------------------------------------------------------
 
-    def encounters(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int], int, str]:
+    def encounters(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int, str]:
         """Keys and subjects of all encounters by rising key, keys of the thin ones, watermark and history.
 
         Sees everything written before. Cost: 13 s a million.
@@ -382,7 +386,7 @@ class Rows:
         # a row whose writing was tried again may be there twice
         keys, first = np.unique(both[:, 0], return_index=True)
         subjects = both[first, 1]
-        thin = [int(keys[i]) for i, n in enumerate(first) if rows[n]["thin"]]
+        thin = keys[np.array([rows[n]["thin"] for n in first], dtype=np.bool_)]
         if len(keys) and keys[0] == _WATERMARK:
             return keys[1:], subjects[1:], thin, int(subjects[0]), rows[first[0]]["history"]
         return keys, subjects, thin, 0, ""
@@ -469,16 +473,16 @@ class Rows:
     def _rows_of(self, kind: str, keys: NDArray[np.int64], each: int) -> list[Row]:
         """Whatever rows these encounters have, by rising id."""
         ids = (keys[:, None] * each + np.arange(each)).ravel().tolist()
-        if not ids:
-            return []
+        rows: list[Row] = []
         with self._faults():
-            rows: list[Row] = self._client.query(
-                self._prefix + kind,
-                filter=f"id in {ids}",
-                output_fields=["id", "code", *_SCALARS[kind.split("_")[0]]],
-                consistency_level=self._level,
-                timeout=self._seconds,
-            )
+            for first in range(0, len(ids), _IDS_AT_ONCE):
+                rows += self._client.query(
+                    self._prefix + kind,
+                    filter=f"id in {ids[first : first + _IDS_AT_ONCE]}",
+                    output_fields=["id", "code", *_SCALARS[kind.split("_")[0]]],
+                    consistency_level=self._level,
+                    timeout=self._seconds,
+                )
         return list({row["id"]: row for row in sorted(rows, key=lambda row: int(row["id"]))}.values())
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from benchmarks.milvus_server import MilvusServer
 from capture.sample import EyePosition
 from capture.sample import FingerPosition as Finger
+from matching import milvus_gallery, search
 from matching.encounter import EncounterForm, encounter_form
 from matching.face.comparison import FaceForm
 from matching.gallery import Gallery, Params
 from tests.bodies import body
 from tests.milvus import PromptGallery, emptied
-from tests.prints import at
+from tests.prints import at, thin
 
 PEOPLE = 48  # more than a shortlist
 TINY = Params(sealed=7, largest=100)  # many small segments, merged all the time
@@ -172,6 +174,31 @@ def test_swapped_and_unknown_positions_are_found(gallery: AnyGallery) -> None:
     gallery.add(900, 109, EncounterForm(unknown.fingers, any_eye.irises))
     for probe in (EncounterForm(shown(9).fingers), EncounterForm((), shown(9).irises)):
         assert found(gallery, probe) == 900
+
+
+def test_a_larger_gallery_has_more_compared(gallery: AnyGallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as `how_many` says, whatever they are asked of."""
+    anybody = replace(search.PARAMS, least_evidence=-inf, least_likeness=-inf)
+    monkeypatch.setattr(search, "PARAMS", replace(anybody, fingers=2, fingers_up_to=6, growth=1.0))
+    monkeypatch.setattr(milvus_gallery, "PARAMS", replace(milvus_gallery.PARAMS, fingers=1))
+    for i in (3, 40):
+        probe = EncounterForm(shown(i, 3).fingers)
+        matches = gallery.search(probe)
+        assert len(matches) == search.how_many(4, PEOPLE) == 16
+        assert matches[0] == gallery.search_exhaustively(probe)[0]
+
+
+def test_the_likest_of_the_thin_are_compared(gallery: AnyGallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there were before them."""
+    for i in range(50, 68):
+        gallery.add(i, 100 + i, encounter_form([thin(body(i).fingers[1])]))
+    monkeypatch.setattr(search, "PARAMS", replace(search.PARAMS, fingers=2, most_thin=5))
+    monkeypatch.setattr(milvus_gallery, "PARAMS", replace(milvus_gallery.PARAMS, fingers=1))
+    for i in (67, 66, 63, 55):  # whom what is left of the finger tells
+        probe = EncounterForm(shown(i, 3).fingers)
+        assert gallery.search(probe)[0] == gallery.search_exhaustively(probe)[0]
+    gallery.remove(67)
+    assert 167 not in [match.subject for match in gallery.search(EncounterForm(shown(67, 3).fingers))]
 
 
 def test_held_attempts_hide_nobody(gallery: AnyGallery) -> None:

@@ -12,17 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pymilvus import MilvusClient
 
 from benchmarks.encounters import again, enroll_request, made_up_nik
 from benchmarks.milvus_server import MilvusServer
 from capture.iris.template import GROUP_WORDS
-from matching import milvus_gallery, milvus_rows
-from matching.encounter import EncounterForm
+from matching import milvus_gallery, milvus_rows, search
+from matching.encounter import EncounterForm, encounter_form
 from matching.errors import GalleryDamaged, GalleryUnavailable
 from matching.milvus_gallery import MilvusGallery
 from matching.milvus_rows import IRIS_BITS, Rows, asked, doubled, surplus
 from rekam.v1 import enrollment_pb2_grpc, identification_pb2, types_pb2
+from tests.bodies import body
 from tests.milvus import KeptGallery, PromptGallery, emptied
+from tests.prints import thin
 from tests.service import fingers, recorded, refused, running
 from tests.test_gallery_contract import shown
 
@@ -232,9 +235,30 @@ def test_a_restart_right_after_a_change_misses_nothing(gallery: PromptGallery) -
         again.close()
 
 
+def test_codes_of_the_thin_are_there_after_a_restart(
+    gallery: PromptGallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(50, 68):
+        gallery.add(i, 100 + i, encounter_form([thin(body(i).fingers[1])]))
+    gallery.remove(60)
+    monkeypatch.setattr(search, "PARAMS", replace(search.PARAMS, fingers=2, most_thin=5))
+    monkeypatch.setattr(milvus_gallery, "PARAMS", replace(milvus_gallery.PARAMS, fingers=1))
+    probes = [EncounterForm(shown(i, 3).fingers) for i in (67, 66, 3)]
+    before = [gallery.search(probe) for probe in probes]
+    assert [matches[0].key for matches in before] == [67, 66, 3]
+    again = gallery.again()
+    assert [again.search(probe) for probe in probes] == before
+    again.close()
+
+
 def test_rows_of_another_version_are_refused_and_made_anew(
     gallery: PromptGallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nothing of another gallery is, whose prefix begins with this one's."""
+    client = MilvusClient(uri=gallery.server.uri)
+    others = {f"{gallery.prefix}_{name}" for name in ("2_fingers", "faces_2_irises", "fingers_faces_ab")}
+    for name in others:
+        client.create_collection(name, dimension=8)
     monkeypatch.setattr(milvus_rows, "_FORMAT", 0)
     with pytest.raises(GalleryDamaged, match="another version"):
         gallery.again()
@@ -242,13 +266,18 @@ def test_rows_of_another_version_are_refused_and_made_anew(
     anew = MilvusGallery(gallery.server.uri, gallery.kept.get, prefix=gallery.prefix, anew=True)
     assert (len(anew), anew.watermark, anew.history) == (0, 0, "")
     anew.close()
+    assert others <= set(client.list_collections())
+    for name in others:
+        client.drop_collection(name)
+    client.close()
 
 
 def test_held_attempts_hide_nobody_however_few_are_asked_for(
     gallery: PromptGallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = replace(milvus_gallery.PARAMS, near_fingers=8, near_irises=8, near_faces=8, fingers=8, irises=8)
+    few = replace(milvus_gallery.PARAMS, near_irises=8, near_faces=8, fingers=4, irises=8)
     monkeypatch.setattr(milvus_gallery, "PARAMS", few)
+    monkeypatch.setattr(search, "PARAMS", replace(search.PARAMS, fingers=4, ranked=(4, 4, 4, 4)))
     for n in range(20):
         gallery.add(2000 + n, -2000 - n, shown(6, 20 + n))
     again = shown(6, 3)
