@@ -8,7 +8,7 @@ so are the finger codes of the few encounters that codes cannot tell: each probe
 
 What is added or removed shows at once, to searches of this process. Changes are written behind its back,
 together, and stay in a delta in memory until every reader of Milvus must see them: the searches there need
-not wait for it (0.2 s with strong consistency). While Milvus is away searches raise `GalleryUnavailable`,
+not wait for it, as with strong consistency. While Milvus is away searches raise `GalleryUnavailable`,
 changes gather here, and everything goes on when it is back. The watermark is written after what it stands
 for: who crashes repeats some changes, which does no harm.
 """
@@ -83,7 +83,7 @@ class MilvusGallery:
     `form_of` gives the form of an encounter from the store, None where there is none any more. `uri` and
     `token` are the server's; `prefix`: what the names of this gallery's collections begin with, one for each
     store, and one process at a time that writes. `strong`: each search waits until Milvus has everything
-    (0.2 s), and nothing is kept back; `anew`: whatever is there is removed first. `history` is kept with the
+    (its next time tick), and nothing is kept back; `anew`: whatever is there is removed first. `history` is kept with the
     watermark: its owner names there which store was followed. Raises `GalleryUnavailable` where Milvus does
     not serve, `GalleryDamaged` where its rows were made by another version.
     """
@@ -343,7 +343,7 @@ class MilvusGallery:
 
         Raises `ValueError` where the key is in use, or a face vector is not as long as others of its
         embedder; `GalleryUnavailable` where too many changes wait for Milvus, and then nothing was added.
-        Cost: that of finger codes, 0.3 ms a finger; 2 ms more of the server's and the writer's.
+        Cost: that of the codes of its fingers; Milvus is written to behind its back.
         """
         if len(form.fingers) > FINGERS_EACH or len(form.irises) > EYES_EACH:
             raise ValueError(f"an encounter has {FINGERS_EACH} fingers and {EYES_EACH} eyes at most")

@@ -368,7 +368,7 @@ class Rows:
     def encounters(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int, str]:
         """Keys and subjects of all encounters by rising key, keys of the thin ones, watermark and history.
 
-        Sees everything written before. Cost: 13 s a million.
+        Sees everything written before. Cost: all of them are read, 10,000 at a time.
         """
         rows: list[Row] = []
         with self._faults():
