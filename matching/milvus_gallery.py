@@ -83,9 +83,9 @@ class MilvusGallery:
     `form_of` gives the form of an encounter from the store, None where there is none any more. `uri` and
     `token` are the server's; `prefix`: what the names of this gallery's collections begin with, one for each
     store, and one process at a time that writes. `strong`: each search waits until Milvus has everything
-    (its next time tick), and nothing is kept back; `anew`: whatever is there is removed first. `history` is kept with the
-    watermark: its owner names there which store was followed. Raises `GalleryUnavailable` where Milvus does
-    not serve, `GalleryDamaged` where its rows were made by another version.
+    (its next time tick), and nothing is kept back; `anew`: whatever is there is removed first. `history` is
+    kept with the watermark: its owner names there which store was followed. Raises `GalleryUnavailable` where
+    Milvus does not serve, `GalleryDamaged` where its rows were made by another version.
     """
 
     def __init__(
