@@ -155,8 +155,10 @@ class Workflow:
         """Finish what was accepted, save the index, release the store; what was erased leaves the disk."""
         self._commits.close()
         self._capturing.close()
-        self._index.save()
-        self._store.close()
+        try:
+            self._index.save()
+        finally:
+            self._store.close()
 
     # Recording ------------------------------------------------------------------------------------
 
@@ -535,26 +537,27 @@ class Workflow:
 
     def _once(self, request: _Request[T], produce: Callable[[], A], check: Check) -> T | A:
         """Produce an answer once per request id: a repetition gets the first one, also while it is made."""
+        what = request.method, request.digest
+        mine: Future[object] = Future()
         while True:
             with self._running_lock:
-                running = self._running.get(request.request_id)
-                if running is None:
-                    mine: Future[object] = Future()
-                    with self._store.read() as reader:
-                        answered = request.answered(reader)
-                    if answered is not None:
-                        return answered
-                    self._running[request.request_id] = (request.method, request.digest, mine)
-                    break
-            if running[:2] != (request.method, request.digest):
+                *other, first = self._running.setdefault(request.request_id, (*what, mine))
+            if first is mine:
+                break
+            if tuple(other) != what:
+                # The other may be about to learn that the id is this one's.
+                if (answered := self._answered(request)) is not None:
+                    return answered
                 raise RequestConflict(request.request_id)
-            while not wait_for([running[2]], timeout=_POLL_SECONDS).done:
+            while not wait_for([first], timeout=_POLL_SECONDS).done:
                 check()
-            if running[2].exception() is None:
-                return running[2].result()  # type: ignore[return-value]  # same method, hence same type
+            if first.exception() is None:
+                return first.result()  # type: ignore[return-value]  # same method, hence same type
             # The first try failed; this one takes its place.
         try:
-            answer = produce()
+            # Outside the lock: a slow database holds up nobody with another id.
+            answered = self._answered(request)
+            answer = produce() if answered is None else answered
             mine.set_result(answer)
         except BaseException as error:
             mine.set_exception(error)
@@ -563,6 +566,10 @@ class Workflow:
             with self._running_lock:
                 del self._running[request.request_id]
         return answer
+
+    def _answered(self, request: _Request[T]) -> T | None:
+        with self._store.read() as reader:
+            return request.answered(reader)
 
     def _thresholds(self, claimed: SubjectRecord | None = None) -> Thresholds:
         own = () if claimed is None else self._index.gallery.subject_keys(claimed.key)

@@ -21,6 +21,7 @@ from rekam import codec
 from rekam.config import load_settings
 from rekam.errors import DeadlinePassed, InvalidRequest, NotFound, RequestConflict, ShuttingDown
 from rekam.exchange import Match, Presented, Recapture, Recorded
+from rekam.index import Index
 from rekam.store import ChangeKind, Reader, Resolution, Transaction
 from rekam.v1 import enrollment_pb2
 from rekam.workflow import Workflow, _Request, identity
@@ -202,12 +203,15 @@ def test_closing_lets_the_store_go_even_where_the_index_cannot_be_saved(
     settings = load_settings(data_dir=tmp_path / "data", workers=2)
     workflow = Workflow(settings)
 
-    def full(gallery: Gallery, folder: Path) -> None:
-        raise OSError("no space left")
+    save = Index.save
+
+    def failing(index: Index) -> None:
+        save(index)
+        raise RuntimeError("a fault of the program")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Gallery, "save", full)
-        with pytest.raises(OSError, match="no space"):
+        patched.setattr(Index, "save", failing)
+        with pytest.raises(RuntimeError, match="a fault"):
             workflow.close()
     Workflow(settings).close()
 
