@@ -3,6 +3,8 @@
 Every label takes few values that the program itself names: no caller can add one, nobody's number is in them.
 """
 
+import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +21,10 @@ from prometheus_client import (
     start_http_server,
 )
 
-from rekam.errors import RekamError
+from rekam.errors import RekamError, StoreError
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)
+_SIZES_SECONDS = 1.0
 _GROUPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -102,10 +105,24 @@ class Metrics:
             self.refused.labels(reason).inc()
 
     def follow(self, sizes: Callable[[], Sizes]) -> None:
-        """Ask for sizes whenever they are read."""
-        self.gallery.set_function(lambda: sizes().gallery)
-        self.index_lag.set_function(lambda: sizes().index_lag)
-        self.database_bytes.set_function(lambda: sizes().database_bytes)
+        """Ask for sizes when they are read, once a scrape; they are NaN where the store does not tell."""
+        lock, until = threading.Lock(), 0.0
+        last: Sizes | None = None
+
+        def told(of: Callable[[Sizes], float]) -> float:
+            nonlocal last, until
+            with lock:
+                if time.monotonic() >= until:
+                    try:
+                        last = sizes()
+                    except StoreError:
+                        last = None
+                    until = time.monotonic() + _SIZES_SECONDS
+                return math.nan if last is None else of(last)
+
+        self.gallery.set_function(lambda: told(lambda s: s.gallery))
+        self.index_lag.set_function(lambda: told(lambda s: s.index_lag))
+        self.database_bytes.set_function(lambda: told(lambda s: s.database_bytes))
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import grpc
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
+import rekam.metrics
 from benchmarks.encounters import again, made_up_nik
 from benchmarks.hostile_requests import answer_to, hostile_requests
 from capture.errors import CaptureError
 from matching.decision import Decision
 from matching.errors import MatchingError
 from rekam.config import load_settings
-from rekam.errors import Overloaded, RekamError
-from rekam.metrics import Metrics, Stage
+from rekam.errors import Overloaded, RekamError, StoreError
+from rekam.metrics import Metrics, Sizes, Stage
 from rekam.server import Server
 from rekam.status import STATUS_CODES, status_of
 from rekam.v1 import gallery_pb2
@@ -64,7 +66,8 @@ def of(samples: Samples, name: str, **labels: str) -> float:
     return samples.get((name, tuple(sorted(labels.items()))), 0.0)
 
 
-def test_a_session_is_counted(service: Service) -> None:
+def test_a_session_is_counted(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rekam.metrics, "_SIZES_SECONDS", 0.0)
     before = scraped(service.server)
     service.enroll(0, fingers(0))
     service.enroll(1, again(fingers(0), 1))  # held
@@ -133,6 +136,21 @@ def test_a_server_that_loads_is_not_ready_and_one_that_stopped_is_gone(tmp_path:
     server.stop()
     with pytest.raises(urllib.error.URLError):
         scraped(server)
+
+
+def test_sizes_are_read_once_a_scrape_and_a_database_that_fails_fails_no_scrape() -> None:
+    metrics = Metrics()
+    reads: list[int] = []
+
+    def fails() -> Sizes:
+        reads.append(1)
+        raise StoreError("the database is away")
+
+    metrics.follow(fails)
+    assert b"rekam_database_bytes NaN" in generate_latest(metrics.registry)
+    assert len(reads) == 1
+    metrics.follow(lambda: Sizes(3, 0, 5))
+    assert b"rekam_gallery_encounters 3.0" in generate_latest(metrics.registry)
 
 
 def test_the_page_describes_every_metric_as_it_is() -> None:
