@@ -38,6 +38,8 @@ OWNER_WAIT = "2s"
 """How long an owner is waited for: the server ends the session of a killed process once it notices."""
 LOCK_WAIT = "10s"
 """How long another program that locks a table is waited for."""
+ERASE_WAIT = "1s"
+"""The same when deleted rows are vacuumed away, while commits wait."""
 # A machine that vanished is noticed within half a minute, by us and by the server.
 _CONNECT = {
     "client_encoding": "utf8",
@@ -148,17 +150,22 @@ class Postgres:
         No statement reaches them then. Their bytes stay in the gaps of pages until other rows are written
         there, and in the write-ahead log until it is reused: PostgreSQL overwrites nothing of its own accord.
         """
-        return self._vacuum(_ERASED)
+        return self._vacuum(_ERASED, ERASE_WAIT)
 
     def compact(self) -> None:
         """Vacuum all tables. Nobody waits for it; `VACUUM (FULL)`, which all wait for, is the operator's."""
-        self._vacuum(_ALL)
+        self._vacuum(_ALL, LOCK_WAIT)
 
-    def _vacuum(self, tables: str) -> bool:
+    def _vacuum(self, tables: str, lock_wait: str) -> bool:
         dead = "SELECT sum(pg_stat_get_dead_tuples(name::regclass)) FROM unnest(%s::text[]) AS name"
         try:
             with self.reading.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql(f"VACUUM {tables}")
+                set_wait = "SELECT set_config('lock_timeout', %s, false)"
+                connection.exec_driver_sql(set_wait, (lock_wait,))
+                try:
+                    connection.exec_driver_sql(f"VACUUM {tables}")
+                finally:
+                    connection.exec_driver_sql(set_wait, (LOCK_WAIT,))
                 left = connection.exec_driver_sql(dead, (tables.split(", "),)).scalar_one()
                 return bool(left == 0)
         except DBAPIError as error:

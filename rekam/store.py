@@ -21,6 +21,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from threading import Lock
+from time import monotonic
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple
 
@@ -70,6 +71,7 @@ from rekam.sqlite import Sqlite
 DATABASE = "rekam.sqlite"
 LOCK = "rekam.lock"
 _PAGE = 500
+_ERASE_AGAIN_SECONDS = 30.0
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
@@ -825,6 +827,7 @@ class Store:
         self._database = database
         self._writing = Lock()
         self._unerased = False
+        self._erase_at = 0.0
         self._open = True
         self.opening = secrets.token_hex(8)
 
@@ -875,6 +878,8 @@ class Store:
             if not self._open:
                 return
             self._open = False
+            if self._unerased:
+                self._database.erase()
             self._database.close()
             os.close(self._lock)
 
@@ -900,9 +905,11 @@ class Store:
                     yield t
                     t.commit()
             self._unerased |= t.erased
-            if self._unerased:
-                # What was committed stays committed; where its remains cannot go yet, they do after the next.
+            # What was committed stays committed; where its remains cannot go yet, they do after a later one.
+            if self._unerased and monotonic() >= self._erase_at:
                 self._unerased = not self._database.erase()
+                # Whoever keeps them holds up a commit now and then, not each.
+                self._erase_at = monotonic() + _ERASE_AGAIN_SECONDS if self._unerased else 0.0
 
     def compact(self) -> None:
         """Take away what transactions that erased could not; see the database for what that is.

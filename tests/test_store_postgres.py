@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 
+import rekam.store
 from rekam import postgres as backend
 from rekam.backup import Backups
 from rekam.commits import GroupCommit
@@ -364,7 +365,11 @@ def test_no_error_tells_a_nik(store: Store, refused: bool) -> None:
 # Erasure
 
 
-def test_what_is_deleted_is_vacuumed_away_once_no_reader_needs_it(store: Store) -> None:
+def test_what_is_deleted_is_vacuumed_away_once_no_reader_needs_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rekam.store, "_ERASE_AGAIN_SECONDS", 0.0)
+
     def dead() -> int:
         with store._database.reading.connect() as connection:
             asked = text("SELECT pg_stat_get_dead_tuples('sample'::regclass)")
