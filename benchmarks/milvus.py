@@ -135,7 +135,8 @@ def main() -> None:
     parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measured = {"command": "benchmarks.milvus", **measure(args.people, args.probes, Path(folder))}
+        command = f"python -m benchmarks.milvus --people {args.people} --probes {args.probes}"
+        measured = {"command": command, **measure(args.people, args.probes, Path(folder))}
     args.result.write_text(json.dumps(measured | {"provenance": provenance()}, indent=1) + "\n")
     print(json.dumps(measured, indent=1))
 
