@@ -31,7 +31,7 @@ class Params:
     # always a few. So many up to this many encounters; beyond, the number grows with this power of theirs.
     fingers: int = 20
     least_evidence: float = -0.5
-    fingers_always: int = 3
+    fingers_always: int = 5
     fingers_up_to: int = 10_000
     growth: float = 0.4
     irises: int = 5

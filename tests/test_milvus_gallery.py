@@ -52,7 +52,7 @@ def kept_back(gallery: PromptGallery) -> KeptGallery:
 
 def rows_of(gallery: KeptGallery) -> dict[str, int]:
     """Rows of each collection of encounters, the watermark's left out."""
-    rows = Rows(gallery.server.uri, "", gallery.prefix, strong_for=inf, seconds=10)
+    rows = Rows(gallery.server.uri, "", gallery.prefix, strong_for=inf, seconds=60)
     try:
         rows.prepare()
         counts = {kind: rows.count(kind) for kind in EACH}
