@@ -457,7 +457,7 @@ class MilvusGallery:
     def _write_behind(self) -> None:
         """Write changes a moment after they were made, again and again where Milvus does not serve."""
         away = False
-        while True:
+        while not self._stop.is_set():  # it may be set just before the other is cleared
             self._wake.wait()
             if self._stop.wait(PARAMS.again_after if away else PARAMS.written_after):
                 return
