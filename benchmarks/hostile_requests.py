@@ -665,7 +665,7 @@ def _lookups() -> Sequence[Hostile]:
         Hostile(
             "an unknown encounter",
             "EnrollmentService/GetEncounter",
-            enrollment_pb2.GetEncounterRequest(encounter_id="e-\x00"),
+            enrollment_pb2.GetEncounterRequest(encounter_id="e-0000000000"),
             "NOT_FOUND",
             "no encounter",
         ),
