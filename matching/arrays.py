@@ -137,9 +137,9 @@ def npz(**arrays: NDArray[np.generic]) -> bytes:
     return buffer.getvalue()
 
 
-def sync_folder(folder: Path) -> None:
-    """Have what the folder names on disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def synced(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

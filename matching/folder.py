@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from matching.arrays import sync_folder
+from matching.arrays import synced
 from matching.errors import GalleryDamaged
 from matching.fingerprint.code import code_identity
 from matching.segment import Segment, SegmentFile, check, opened, written
@@ -45,8 +45,7 @@ def keep(segment: Segment, folder: Path) -> Segment:
         except OSError:
             copy = target.with_suffix(".copy")
             shutil.copyfile(segment.file.path, copy)
-            with copy.open("rb") as file:
-                os.fsync(file.fileno())
+            synced(copy)
             copy.rename(target)
     return replace(segment, file=SegmentFile(target, segment.file.table))
 
@@ -72,7 +71,7 @@ def publish(folder: Path, segments: Sequence[Segment], watermark: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.rename(folder / _MANIFEST)
-    sync_folder(folder)
+    synced(folder)
     _clean(folder, {segment.file.path.name for segment in segments if segment.file is not None})
 
 

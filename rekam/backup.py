@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 
+from matching.arrays import synced
 from rekam.errors import InvalidRequest, NotWritten, StoreDamaged, StoreFull, WrongState
 from rekam.store import DATABASE, LOCK, Store
 
@@ -114,9 +115,9 @@ class Backups:
             (partial / MANIFEST).write_bytes(written)
             # 4. All of it on the disk before it has a name.
             for path in (*partial.rglob("*"), partial):
-                _fsync(path)
+                synced(path)
             partial.rename(parent / name)
-            _fsync(parent)
+            synced(parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -160,14 +161,14 @@ def restore(backup: Path, data_dir: Path) -> BackedUp:
                 if _checked(target, lambda: None) != expected:
                     raise StoreDamaged(f"{backup / name} is not what was backed up: its checksum differs")
             for path in (*partial.rglob("*"), partial):
-                _fsync(path)
+                synced(path)
             # The database comes last: before, there is nothing that could be started.
             for path in sorted(partial.iterdir(), key=lambda path: path.name == DATABASE):
                 path.rename(data_dir / path.name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         for path in (data_dir, data_dir.parent):
-            _fsync(path)
+            synced(path)
     except OSError as error:
         raise NotWritten(f"{data_dir} cannot be written: {error.strerror or error}") from error
     return made
@@ -201,11 +202,3 @@ def _checked(path: Path, check: Callable[[], None]) -> tuple[int, str]:
             digest.update(block)
             size += len(block)
     return size, digest.hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -42,6 +42,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from capture.sample import EyePosition, FingerPosition, Modality
+from matching.arrays import synced
 from matching.decision import Decision, Reason
 from rekam.database import Database, faults, migrate
 from rekam.errors import (
@@ -849,7 +850,7 @@ class Store:
             database = _database(folder, database_url)
             # 2. The entries of a new folder are as durable as what will lie in it.
             for path in (folder, *(path.parent for path in new)):
-                _fsync_directory(path)
+                synced(path)
             # 3. The schema is brought to this version in one transaction.
             try:
                 migrate(database)
@@ -1098,11 +1099,3 @@ def _lock_folder(folder: Path) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
-
-
-def _fsync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,6 +16,7 @@ ABSENT = float("-inf")
 _CHUNK = 2048
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
 def scan_codes(
     codes: NDArray[np.uint64],
     detail: NDArray[np.uint8],
@@ -25,7 +26,6 @@ def scan_codes(
     which: NDArray[np.intp],
     totals: NDArray[np.float32],
     base: int,
-    *,
     summed: bool,
 ) -> None:
     """Hold `(k, W)` probes against `(n, W)` codes, into `totals` `(P, rows)`.
@@ -34,21 +34,6 @@ def scan_codes(
     `totals[which[i], base + slot[j]]`, or raises it where not `summed`; `ABSENT` there is replaced.
     Cost: 4 ms a million codes of 512 bits and probe, one thread, without the GIL; thread-safe.
     """
-    _scan(codes, detail, slot, probes, tables, which, totals, base, summed)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _scan(
-    codes: NDArray[np.uint64],
-    detail: NDArray[np.uint8],
-    slot: NDArray[np.int32],
-    probes: NDArray[np.uint64],
-    tables: NDArray[np.float32],
-    which: NDArray[np.intp],
-    totals: NDArray[np.float32],
-    base: int,
-    summed: bool,
-) -> None:
     words = codes.shape[1]
     for first in range(0, len(codes), _CHUNK):
         last = min(first + _CHUNK, len(codes))

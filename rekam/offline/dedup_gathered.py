@@ -18,7 +18,7 @@ from capture.face.template import FaceTemplate
 from capture.fingerprint.template import FingerprintTemplate
 from capture.iris.template import GROUP_WORDS, IrisTemplate
 from capture.sample import EyePosition, FingerPosition
-from matching.arrays import npz
+from matching.arrays import npz, synced
 from matching.encounter import EncounterForm
 from matching.errors import MatchingError
 from matching.face.calibration import face_calibration
@@ -31,7 +31,7 @@ from rekam.client import words
 from rekam.config import Settings
 from rekam.errors import InvalidRequest
 from rekam.exchange import Presented
-from rekam.offline.dedup_job import done_units, durably_written, read_unit, synced, unit_file
+from rekam.offline.dedup_job import done_units, durably_written, read_unit, unit_file
 from rekam.offline.dedup_sources import Batch, DedupError, Given, Member
 from rekam.offline.samples import advice
 from rekam.position import Position

@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from matching.arrays import synced
 from rekam.errors import NotWritten
 from rekam.offline.dedup_sources import BACKUP, DedupError
 
@@ -111,15 +112,6 @@ def durably_written(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     partial.rename(path)
     synced(path.parent)
-
-
-def synced(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
