@@ -9,7 +9,9 @@ codes have changed. Sizes share their parts, and what was measured of other size
 
 A mated probe is another capture of somebody enrolled; every fifth has all its fingers damaged. The true-mate
 recall is the share that a search returned, of those whose direct comparison with their mate passes the
-threshold of this gallery size. CPU: processor time of the whole process, templates to ranked result.
+threshold of this gallery size. A search returns whom it names, so beyond the first 500 probes of a kind only
+the naming is done: by fingers, and where these do not name the mate by everything. CPU: processor time of the
+whole process, templates to ranked result.
 """
 
 import json
@@ -44,6 +46,7 @@ from matching.delta import Delta
 from matching.encounter import EncounterForm, compare_encounters, encounter_form, enough_evidence
 from matching.fingerprint.code import code_identity
 from matching.gallery import Gallery
+from matching.search import Snapshot
 
 _Result = TypeVar("_Result")
 
@@ -51,6 +54,8 @@ RESULT = ROOT / "benchmarks" / "results" / "scale.json"
 FOLDER = ROOT / ".bench-cache" / "scale"
 PART = 32 * SHARD  # people
 BLOCK = 25  # probes
+SEARCHED = 500  # probes of a kind that are searched to the end, or FEW
+FEW = 200
 DAMAGED = 5  # every so manieth mated probe
 STRANGERS = 1_000_000_000  # people from here on are never enrolled
 CONFIDENCE = 0.95
@@ -76,15 +81,17 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A block of probes of one kind."""
+    """A block of probes of one kind; `named`: told is only whether a search would return their mates."""
 
     kind: int
     mated: bool
     block: int
+    named: bool = False
 
     def file(self, folder: Path) -> Path:
         """Where its results lie."""
-        return folder / f"{self.kind}-{'mated' if self.mated else 'strangers'}-{self.block:05}.json"
+        what = "named" if self.named else "mated" if self.mated else "strangers"
+        return folder / f"{self.kind}-{what}-{self.block:05}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,15 @@ class Met:
     returned: int
     stranger: float  # the highest of somebody else
     decision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mate:
+    """Whether a search returns a probe's mate, and what the direct comparison says, log10."""
+
+    damaged: bool
+    direct: float
+    returned: bool
 
 
 # --- the gallery
@@ -238,6 +254,32 @@ def meet(gallery: Gallery, thresholds: Thresholds, task: Task, number: int) -> M
     )
 
 
+def name_mates(gallery: Gallery, task: Task, numbers: Iterable[int]) -> list[tuple[Mate, Mate]]:
+    """For each probe whether its mate is returned: of all modalities, and of its fingers alone."""
+    now = Snapshot(tuple(gallery.segments()), None)
+    shown = [probe_of(len(gallery), task, number) for number in numbers]
+    whole = [probe.form() for probe in shown]
+    fingers = [encounter_form(probe.fingers, (), None) for probe in shown]
+    by_fingers = [
+        p.index in names for p, names in zip(shown, now.shortlists(fingers, frozenset()), strict=True)
+    ]
+    # whom the fingers name, all modalities name too
+    others = [n for n, named in enumerate(by_fingers) if not named]
+    by_all = list(by_fingers)
+    for n, names in zip(others, now.shortlists([whole[n] for n in others], frozenset()), strict=True):
+        by_all[n] = shown[n].index in names
+    return [
+        (
+            Mate(probe.damaged, compare_encounters(all_of_it, mate).llr, named),
+            Mate(probe.damaged, compare_encounters(alone, mate).llr, named_alone),
+        )
+        for probe, all_of_it, alone, named, named_alone in zip(
+            shown, whole, fingers, by_all, by_fingers, strict=True
+        )
+        for mate in [gallery.form(probe.index)]
+    ]
+
+
 def run_block(gallery_folder: Path, results: Path, task: Task) -> None:
     """Search a block of probes, unless it is done."""
     path = task.file(results)
@@ -246,22 +288,27 @@ def run_block(gallery_folder: Path, results: Path, task: Task) -> None:
     gallery = opened(gallery_folder)
     thresholds = Thresholds.for_gallery(len(gallery))
     numbers = range(task.block * BLOCK, (task.block + 1) * BLOCK)
-    met = [asdict(meet(gallery, thresholds, task, number)) for number in numbers]
+    told: list[object]
+    if task.named:
+        told = [[asdict(mate) for mate in both] for both in name_mates(gallery, task, numbers)]
+    else:
+        told = [asdict(meet(gallery, thresholds, task, number)) for number in numbers]
     written = path.with_suffix(f".{os.getpid()}")
-    written.write_text(json.dumps(met))
+    written.write_text(json.dumps(told))
     written.rename(path)
 
 
 def plan(mated: int) -> list[Task]:
     """All blocks, so ordered that some of every kind are done first.
 
-    `mated` probes with all modalities, as many with ten fingers; a tenth of them of the others and of
-    strangers, 200 at least.
+    `mated` probes with all modalities, the same with fingers alone; the first of them are searched to the
+    end, and so are strangers and a few of the other kinds.
     """
-    few = max(mated // 10, 200)
-    counts = {(kind, True): mated if kind < 2 else few for kind in range(len(KINDS))}
-    counts |= {(kind, False): few for kind in range(len(KINDS))}
+    most = min(mated, SEARCHED)
+    counts = {(kind, True): most if kind < 2 else min(most, FEW) for kind in range(len(KINDS))}
+    counts |= {(kind, False): most if kind < 1 else min(most, FEW) for kind in range(len(KINDS))}
     tasks = [Task(*of, block) for of, count in counts.items() for block in range(-(-count // BLOCK))]
+    tasks += [Task(0, mated=True, block=n, named=True) for n in range(-(-most // BLOCK), -(-mated // BLOCK))]
     return sorted(tasks, key=lambda task: task.block)
 
 
@@ -354,9 +401,14 @@ def at_least(found: int, of: int) -> float:
     return float(beta.ppf(1 - CONFIDENCE, found, of - found + 1)) if found else 0.0
 
 
-def recall(met: Iterable[Met], threshold: float) -> dict[str, float]:
+def mates(met: Iterable[Met]) -> list[Mate]:
+    """Of probes that were searched to the end, whether their mates were returned."""
+    return [Mate(one.damaged, one.direct, one.place >= 0) for one in met]
+
+
+def recall(of: Iterable[Mate], threshold: float) -> dict[str, float]:
     """Of the mates that pass the threshold when they are compared, how many were returned, and at least."""
-    passing = [one.place >= 0 for one in met if one.direct >= threshold]
+    passing = [one.returned for one in of if one.direct >= threshold]
     found = sum(passing)
     return {
         "passing": len(passing),
@@ -386,21 +438,42 @@ def of_kind(met: Sequence[Met], thresholds: Thresholds, *, mated: bool) -> dict[
             "damaged": sum(one.damaged for one in met),
             "mates_first": sum(one.place == 0 for one in met),
             "mates_returned": sum(one.place >= 0 for one in met),
-            "recall_at_match": recall(met, thresholds.match),
-            "recall_at_review": recall(met, thresholds.review),
-            "recall_at_match_damaged": recall([o for o in met if o.damaged], thresholds.match),
         }
     return row
 
 
 def read_met(results: Path, tasks: Sequence[Task]) -> dict[tuple[int, bool], list[Met]]:
-    """What is known so far, by kind and whether mated."""
+    """What is known so far of probes searched to the end, by kind and whether mated."""
     met: dict[tuple[int, bool], list[Met]] = {}
     for task in tasks:
-        if task.file(results).exists():
+        if not task.named and task.file(results).exists():
             done = [Met(**one) for one in json.loads(task.file(results).read_text())]
             met.setdefault((task.kind, task.mated), []).extend(done)
     return met
+
+
+def read_mates(results: Path, tasks: Sequence[Task]) -> dict[int, list[Mate]]:
+    """What is known so far of all mated probes, by kind."""
+    known = {kind: mates(met) for (kind, mated), met in read_met(results, tasks).items() if mated}
+    for task in tasks:
+        if task.named and task.file(results).exists():
+            for whole, fingers in json.loads(task.file(results).read_text()):
+                known[0].append(Mate(**whole))
+                known[1].append(Mate(**fingers))
+    return known
+
+
+def recalls(of: Sequence[Mate], thresholds: Thresholds) -> dict[str, object]:
+    """The recall of one kind at both thresholds, and that of damaged probes by themselves, as JSON values."""
+    damaged_ones = [one for one in of if one.damaged]
+    return {
+        "probes": len(of),
+        "damaged": len(damaged_ones),
+        "at_match": recall(of, thresholds.match),
+        "at_review": recall(of, thresholds.review),
+        "at_match_damaged": recall(damaged_ones, thresholds.match),
+        "at_review_damaged": recall(damaged_ones, thresholds.review),
+    }
 
 
 def row_of(
@@ -421,7 +494,7 @@ def row_of(
     built = build_cost(folder, people)
     whole = [one for mated in (True, False) for one in met.get((0, mated), [])]
     cpu = np.array([one.cpu_s for one in whole])
-    fingers = met.get((1, True), [])
+    known = read_mates(results, tasks)
     return {
         "people": people,
         "resident_GiB": round(warm.memory.resident, 3),
@@ -431,10 +504,10 @@ def row_of(
         "start_s": round(cold.open_s + cold.first_search_s, 2),
         "core_seconds_a_dedup_median": round(float(np.median(cpu)), 4),
         "core_seconds_a_dedup_p99": round(float(np.quantile(cpu, 0.99)), 4),
-        "true_mate_recall": recall(met.get((0, True), []), thresholds.match),
-        "true_mate_recall_by_fingers_alone": recall(fingers, thresholds.match),
+        "true_mate_recall": recall(known.get(0, ()), thresholds.match),
+        "true_mate_recall_by_fingers_alone": recall(known.get(1, ()), thresholds.match),
         "probes_planned": len(tasks) * BLOCK,
-        "probes_done": sum(len(some) for some in met.values()),
+        "probes_done": sum(task.file(results).exists() for task in tasks) * BLOCK,
         "core_seconds_a_dedup_of_16_together": round(together, 4),
         "bytes_a_person_searched": {m: round(n / people, 1) for m, n in sizes.searched.items()},
         "bytes_a_person_compared": {m: round(n / people, 1) for m, n in sizes.compared.items()},
@@ -442,7 +515,8 @@ def row_of(
         "start_from_cold_disk": asdict(cold),
         "start_from_page_cache": asdict(warm),
         "thresholds": {"match": round(thresholds.match, 2), "review": round(thresholds.review, 2)},
-        "probes": kinds,
+        "recall": {KINDS[kind].name: recalls(some, thresholds) for kind, some in sorted(known.items())},
+        "searches": kinds,
         "command": command,
         "codes": code_identity(),
         **provenance(),
