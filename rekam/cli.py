@@ -30,6 +30,7 @@ from rekam.errors import InvalidRequest, RekamError
 from rekam.faults import say_fault
 from rekam.logs import configure as configure_logs
 from rekam.metrics import Metrics
+from rekam.offline.copy_store import copy_store_command
 from rekam.offline.dedup_command import dedup_command
 from rekam.offline.evaluate_person_command import evaluate_person
 from rekam.offline.evaluate_prints import evaluate_app
@@ -71,6 +72,7 @@ app.command("dedup")(dedup_command)
 app.command("import")(import_command)
 app.command("reextract")(reextract_command)
 app.command("restore")(restore_command)
+app.command("copy-store")(copy_store_command)
 record_app = typer.Typer(no_args_is_help=True, help="Images in exchange records and CBEFF files.")
 record_app.command("unpack")(unpack)
 record_app.command("pack")(pack)

@@ -75,9 +75,7 @@ def faults(database: Database) -> Iterator[None]:
 
 def migrate(database: Database) -> None:
     """Bring the schema to this version, in one transaction. Raises `StoreNewer`."""
-    config = Config()
-    config.set_main_option("script_location", "rekam:migrations")
-    scripts = ScriptDirectory.from_config(config)
+    scripts = ScriptDirectory.from_config(_migrations())
     with faults(database):
         with database.writing.begin() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
@@ -85,5 +83,17 @@ def migrate(database: Database) -> None:
             raise StoreNewer(f"the database has schema {current}, which this Rekam does not know: update it")
         if current != scripts.get_current_head():
             with database.rebuilding() as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                upgrade(connection)
+
+
+def upgrade(connection: Connection) -> None:
+    """Make the tables, or bring them to this version, within the transaction of this connection."""
+    config = _migrations()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "rekam:migrations")
+    return config

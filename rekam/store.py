@@ -847,7 +847,7 @@ class Store:
         except OSError as error:
             raise _unusable(folder, error) from error
         try:
-            database = _database(folder, database_url)
+            database = database_in(folder, database_url)
             # 2. The entries of a new folder are as durable as what will lie in it.
             for path in (folder, *(path.parent for path in new)):
                 synced(path)
@@ -1071,7 +1071,8 @@ def _refused(conflict: Callable[[], RekamError] | None) -> Iterator[None]:
         raise conflict() from None  # its own text may quote the row, with the NIK
 
 
-def _database(folder: Path, url: str | None) -> Database:
+def database_in(folder: Path, url: str | None) -> Database:
+    """The database at the URL, else SQLite's in the folder, made where it is missing. Raises `OSError`."""
     if not url:
         return Sqlite(folder / DATABASE)
     try:
