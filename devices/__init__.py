@@ -1,0 +1,1 @@
+"""Devices: from the physical world to frames, records and card data."""
