@@ -1,0 +1,186 @@
+"""Signatures: whatever a pad or tablet writes into a folder, or one file, as an image or as strokes.
+
+Pads come with a program of their own that saves what was signed; the driver waits for the file. Strokes are
+InkML (W3C, 2011): they are drawn, and go along as they came. A signature is stored, never compared.
+"""
+
+import io
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from devices.device import Captured, CaptureSpec, Condition, DeviceInfo, Health, TimedOut
+from devices.errors import DeviceProtocolError, DeviceRemoved, DeviceUnavailable
+from devices.frame import DeviceKind, Frame, Provenance, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """How signatures are taken and drawn."""
+
+    most_bytes: int = 4 << 20
+    most_pixels: int = 8_000_000
+    most_points: int = 50_000
+    width: int = 600  # pixels of drawn strokes, as wide as high at most
+    margin: int = 12
+    pen: int = 3
+    settled_seconds: float = 0.1  # a file that did not change for so long is complete
+    poll_seconds: float = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureDriver:
+    """Pads: a folder gives what is written into it after a capture began, a file gives itself each time."""
+
+    pads: tuple[Path, ...]
+    name: str = "signature"
+    params: Params = field(default_factory=Params)
+
+    def discover(self) -> list[DeviceInfo]:
+        """The pads that exist."""
+        return [self._info(pad) for pad in self.pads if pad.exists()]
+
+    def open(self, device_id: str) -> "SignaturePad":
+        """A pad; raises `DeviceRemoved`."""
+        for pad in self.pads:
+            if str(pad) == device_id and pad.exists():
+                return SignaturePad(pad, self._info(pad), self.params)
+        raise DeviceRemoved(f"there is no pad {device_id}")
+
+    def _info(self, pad: Path) -> DeviceInfo:
+        provenance = Provenance(self.name, str(pad), model=pad.name)
+        return DeviceInfo(str(pad), DeviceKind.SIGNATURE, provenance, previews=False)
+
+
+class SignaturePad:
+    """An open pad. Not thread-safe."""
+
+    def __init__(self, pad: Path, info: DeviceInfo, params: Params) -> None:
+        self.info = info
+        self._pad = pad
+        self._params = params
+
+    def preview(self, spec: CaptureSpec) -> Iterator[Frame]:
+        """None: the person sees the ink on the pad."""
+        raise DeviceUnavailable("a signature pad has no preview")
+
+    def capture(self, spec: CaptureSpec) -> Captured | TimedOut:
+        """What was signed, as a picture, and as strokes where they came; `DeviceProtocolError` for else."""
+        path = self._pad if self._pad.is_file() else self._written(spec.seconds)
+        if path is None:
+            return TimedOut(spec.seconds)
+        try:
+            with path.open("rb") as file:
+                data = file.read(self._params.most_bytes + 1)
+        except OSError as gone:
+            raise DeviceRemoved(f"{path} is gone") from gone
+        if len(data) > self._params.most_bytes:
+            raise DeviceProtocolError(f"{path} is larger than {self._params.most_bytes} bytes")
+        return self._captured(data)
+
+    def health(self) -> Health:
+        """Whether the pad's file or folder is there."""
+        return Health(Condition.READY if self._pad.exists() else Condition.REMOVED)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _captured(self, data: bytes) -> Captured:
+        now, origin, kind = datetime.now(UTC), self.info.provenance, DeviceKind.SIGNATURE
+        if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+            return Captured((Frame(picture(data, self._params), kind, (), None, now, origin),))
+        drawn = drawing(strokes(data, self._params), self._params)
+        ink = Record(data, "InkML", kind, (), None, now, origin)
+        return Captured((Frame(drawn, kind, (), None, now, origin),), (ink,))
+
+    def _written(self, seconds: float) -> Path | None:
+        """The file that is written from now on, when it is complete; None if none is."""
+        before = self._files()
+        seen, since = before, time.monotonic()
+        until = since + seconds
+        while time.monotonic() < until:
+            files = self._files()
+            if files != seen:
+                seen, since = files, time.monotonic()
+            new = [path for path, state in files.items() if before.get(path) != state and state[1]]
+            if new and time.monotonic() - since >= self._params.settled_seconds:
+                return max(new, key=lambda path: files[path])
+            time.sleep(self._params.poll_seconds)
+        return None
+
+    def _files(self) -> dict[Path, tuple[int, int]]:
+        """When each file of the folder was written last, and its size."""
+        try:
+            states = [(path, path.stat()) for path in self._pad.iterdir() if not path.name.startswith(".")]
+        except FileNotFoundError as gone:
+            if self._pad.exists():  # only a file in it, between two looks
+                return self._files()
+            raise DeviceRemoved(f"{self._pad} is gone") from gone
+        return {path: (state.st_mtime_ns, state.st_size) for path, state in states}
+
+
+def picture(data: bytes, params: Params) -> NDArray[np.uint8]:
+    """`(H, W, 3) uint8` of a PNG, JPEG, BMP or TIFF, upright, on white; raises `DeviceProtocolError`."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "BMP", "TIFF")) as image:
+            if image.width * image.height > params.most_pixels:
+                raise DeviceProtocolError(f"a signature of {image.width} by {image.height} pixels")
+            ink = ImageOps.exif_transpose(image).convert("RGBA")
+            paper = Image.new("RGBA", ink.size, "white")
+            return np.array(Image.alpha_composite(paper, ink).convert("RGB"), dtype=np.uint8)
+    except DeviceProtocolError:
+        raise
+    except Exception as broken:  # Pillow's decoders raise whatever they like
+        raise DeviceProtocolError(f"a signature that cannot be read: {broken}") from broken
+
+
+def strokes(data: bytes, params: Params) -> list[NDArray[np.float64]]:
+    """The traces of an InkML document, each `(N, 2)` of x, y downwards; raises `DeviceProtocolError`.
+
+    Channels beyond X and Y (time, force) and differences (`'`, `"`) of the standard's compact form are not
+    read: traces whose values are not plain numbers are refused.
+    """
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError as broken:
+        raise DeviceProtocolError(f"a signature that is no XML: {broken}") from broken
+    traces, points = [], 0
+    for trace in root.iter():
+        if trace.tag.rpartition("}")[2] != "trace":
+            continue
+        try:
+            rows = [
+                [float(number) for number in point.split()[:2]] for point in (trace.text or "").split(",")
+            ]
+            traces.append(np.array(rows, dtype=np.float64).reshape(len(rows), 2))
+        except ValueError as broken:
+            raise DeviceProtocolError(f"a trace that is not x y, x y: {broken}") from broken
+        points += len(rows)
+        if points > params.most_points or not all(math.isfinite(value) for row in rows for value in row):
+            raise DeviceProtocolError("a signature of too many points, or of infinite ones")
+    if not traces:
+        raise DeviceProtocolError("a signature without a stroke")
+    return traces
+
+
+def drawing(traces: list[NDArray[np.float64]], params: Params) -> NDArray[np.uint8]:
+    """`(H, W) uint8`: black strokes on white, fitted into `params.width` pixels either way."""
+    points = np.concatenate(traces)
+    low = points.min(axis=0)
+    extent = points.max(axis=0) - low
+    scale = (params.width - 2 * params.margin) / max(float(extent.max()), 1e-9)
+    width, height = (int(side * scale) + 2 * params.margin for side in extent)
+    paper = np.full((height, width), 255, np.uint8)
+    for trace in traces:
+        line = np.rint((trace - low) * scale + params.margin).astype(np.int32)
+        cv2.polylines(paper, [line.reshape(-1, 1, 2)], False, (0,), params.pen, cv2.LINE_AA)
+    return paper
