@@ -45,7 +45,7 @@ _BUFFERS = 4
 _ENUMERATE_MS = 1000
 _ATTEMPTS = 3
 # Of the GenTL standard.
-_PART_IMAGE, _NO_ACCESS = 1, 3
+_PART_IMAGE, _NO_ACCESS, _KILL = 1, 3, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +176,14 @@ class GenicamCamera:
         if self._acquirer.is_acquiring():
             yield
             return
-        with _typed(self._info.id):
-            self._acquirer.start()
         self._arrivals.clear()
         try:
+            with _typed(self._info.id):
+                self._acquirer.start()
             yield
         finally:
-            # A fault on the way is told by what raised it; stopping what is gone tells nothing more.
-            with suppress(DeviceError), _typed(self._info.id):
-                if self._open:
-                    self._acquirer.stop()
+            if self._open:
+                _stop(self._acquirer)
 
     def _newest(self, positions: Positions) -> Frame:
         picture = self._fetched(self._silence)
@@ -341,6 +339,7 @@ class _Producers:
                 signal.signal(signal.SIGINT, before)
 
     def close(self, acquirer: "ImageAcquirer") -> None:
+        _stop(acquirer)
         # Where the camera is gone, one attempt fails at one step, and the next goes on after it.
         for _ in range(_ATTEMPTS):
             with suppress(*_faults()):
@@ -348,6 +347,16 @@ class _Producers:
                 break
         if acquirer in self._harvester.image_acquirers:
             self._harvester.image_acquirers.remove(acquirer)
+
+
+def _stop(acquirer: "ImageAcquirer") -> None:
+    """Stop the stream, also of a camera that is gone: the library gives up when that does not answer."""
+    with suppress(*_faults()):
+        acquirer.stop()
+    for stream in acquirer.data_streams:
+        with suppress(*_faults()):
+            if stream.is_grabbing():
+                stream.stop_acquisition(_KILL)
 
 
 @cache
