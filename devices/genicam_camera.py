@@ -37,7 +37,7 @@ from devices.pixel_formats import convertible, in_colour, pixels
 if TYPE_CHECKING:
     from genicam.gentl import Buffer
     from harvesters.core import DeviceInfo as Found
-    from harvesters.core import Harvester, ImageAcquirer
+    from harvesters.core import ImageAcquirer
 
 _INSTALL = "install harvesters and genicam (`rekam[devices]`)"
 _SEARCHED = "GENICAM_GENTL64_PATH"  # where the standard says that producers are found

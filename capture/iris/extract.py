@@ -57,7 +57,7 @@ class IrisExtractor:
         `code` and `code_mask` `(G, 8, 2, 128) bool`. All are traced, whether what was found is an eye or not.
         Cost: `python -m benchmarks.iris`, one thread.
         """
-        image, scale = _at_most(sample.image, self._params.max_side)
+        image, scale = at_most(sample.image, self._params.max_side)
         if min(image.shape) < self._params.min_side:
             return IrisExtraction(None, Quality(0, usable=False, feedback=(Feedback.NO_EYE,)))
         eye = segmented(image)
@@ -74,8 +74,8 @@ class IrisExtractor:
         return IrisExtraction(IrisTemplate(packed(bits), packed(valid), sample.eye, quality.score), quality)
 
 
-def _at_most(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float]:
-    """The image, shrunk where its longer side is longer, and by how much it was."""
+def at_most(image: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float]:
+    """The image `(H, W)`, shrunk where its longer side is longer, and by how much it was."""
     scale = side / max(image.shape)
     if scale >= 1:
         return image, 1.0
@@ -88,9 +88,8 @@ def _trace_eye(eye: Eye, scale: float, shape: tuple[int, ...], trace: Trace) -> 
         return
 
     def circle(one: Circle) -> NDArray[np.float32]:
-        # The middle of a pixel is at a whole number.
-        x, y = (one.x + 0.5) / scale - 0.5, (one.y + 0.5) / scale - 0.5
-        return np.array([x, y, one.radius / scale], np.float32)
+        larger = one.of_larger(scale)
+        return np.array([larger.x, larger.y, larger.radius], np.float32)
 
     limbus = circle(eye.limbus)
     arcs = [

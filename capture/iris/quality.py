@@ -29,6 +29,7 @@ class Params:
     pupil_ratio: tuple[float, float] = (12.0, 78.0)
     least_contrast: float = 8.0
     least_area: float = 12.0
+    advised: float = 0.5  # share of the way from hopeless to good enough below which advice is given
     poor: int = 15  # score below which a better picture is asked for
 
 
@@ -109,7 +110,7 @@ def iris_quality(measures: dict[str, float], params: Params = PARAMS) -> Quality
         for name, hopeless, good, advice in _SCALES
     ]
     score = 100 * float(np.prod([0.1 + 0.9 * share for share, _ in shares]))
-    poor = sorted((share, place) for place, (share, _) in enumerate(shares) if share < 0.5)
+    poor = sorted((share, place) for place, (share, _) in enumerate(shares) if share < params.advised)
     feedback = tuple(dict.fromkeys(shares[place][1] for _, place in poor))
     usable = measures["usable_area"] >= params.least_area and score >= params.poor
     if not usable and not feedback:

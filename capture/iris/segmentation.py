@@ -66,6 +66,12 @@ class Circle:
     radius: float
     roundness: float = 1.0
 
+    def of_larger(self, scale: float) -> "Circle":
+        """The same circle in the picture that was shrunk by `scale`."""
+        # The middle of a pixel is at a whole number.
+        x, y = (self.x + 0.5) / scale - 0.5, (self.y + 0.5) / scale - 0.5
+        return Circle(x, y, self.radius / scale, self.roundness)
+
 
 @dataclass(frozen=True, slots=True)
 class Eyelid:
