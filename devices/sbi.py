@@ -1,0 +1,540 @@
+"""Devices behind the MOSIP Secure Biometric Interface (SBI) 0.9.5: slap, iris and face devices of any maker.
+
+A maker's service listens on loopback, on a port of 4501 to 4600, and speaks HTTP with verbs of its own:
+
+    MOSIPDISC /device    who is there, unsigned        `SbiDriver.discover`
+    MOSIPDINFO /info     the same, signed              `SbiDriver.open`
+    STREAM /stream       live pictures, M-JPEG         `SbiDevice.preview`
+    RCAPTURE /capture    signed records                `SbiDevice.capture`, of devices for Registration
+    CAPTURE /capture     encrypted records as well     `SbiDevice.capture`, of devices for Auth
+
+Any program of this machine can listen there, so answers are read within limits and deadlines
+(`Params`), and what they say is believed as `devices.sbi_trust` allows. The address a service asks to be
+called back at is not followed: requests go to loopback and nowhere else.
+"""
+
+import http.client
+import io
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import JpegImagePlugin
+
+from devices.device import (
+    Captured,
+    CaptureSpec,
+    Condition,
+    DeviceInfo,
+    Health,
+    Hint,
+    Outcome,
+    ShortCount,
+    TryAgain,
+)
+from devices.errors import (
+    DeviceError,
+    DeviceProtocolError,
+    DeviceRemoved,
+    DeviceStuck,
+    DeviceUnavailable,
+    DeviceUntrusted,
+)
+from devices.frame import DeviceKind, Frame, Positions, Provenance, Record
+from devices.position import EyePosition, FingerPosition
+from devices.sbi_messages import (
+    CaptureRequest,
+    Description,
+    DigitalId,
+    Discovered,
+    Purpose,
+    Refusal,
+    check_transaction,
+    position_name,
+    read_capture,
+    read_description,
+    read_device_infos,
+    read_digital_id,
+    read_discovery,
+    read_stream_refusal,
+    stream_request,
+    type_request,
+)
+from devices.sbi_trust import (
+    FIRST_HASH,
+    DecryptionKey,
+    Opener,
+    Trust,
+    UnverifiedDevices,
+    loaded_opener,
+    loaded_roots,
+    verified,
+    verified_records,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from cryptography import x509
+
+_ADDRESS = "127.0.0.1"
+_FINGERS = tuple(FingerPosition)[1:]
+_THUMBS = (FingerPosition.LEFT_THUMB, FingerPosition.RIGHT_THUMB)
+_EYES = (EyePosition.LEFT, EyePosition.RIGHT)
+# What the numbered parts of a device show; 0 is a device of one part.
+_PARTS: dict[DeviceKind, dict[str, Positions]] = {
+    DeviceKind.FINGERPRINT: {"1": _FINGERS[6:], "2": _FINGERS[1:5], "3": _THUMBS},
+    DeviceKind.IRIS: {"1": _EYES[:1], "2": _EYES[1:], "3": _EYES},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Limits of what a service may send, and of how long it may take.
+
+    `grace_seconds`: what a capture may take beyond the person's time; `frame_seconds`: for each live picture.
+    """
+
+    discovery_seconds: float = 2.0
+    answer_seconds: float = 10.0
+    grace_seconds: float = 10.0
+    frame_seconds: float = 5.0
+    answer_bytes: int = 1 << 20
+    capture_bytes: int = 32 << 20
+    picture_bytes: int = 4 << 20
+    picture_pixels: int = 8_000_000
+    part_lines: int = 32
+
+
+PARAMS = Params()
+
+
+@dataclass(frozen=True, slots=True)
+class SbiDriver:
+    """SBI services of this machine. `environment` is the one devices must be certified for.
+
+    `key`: ours, for devices whose captures come encrypted. Whose signatures count, `trust`, has no default.
+    """
+
+    trust: Trust
+    environment: str = "Production"
+    key: DecryptionKey | None = None
+    ports: range = range(4501, 4601)
+    params: Params = PARAMS
+
+    @property
+    def name(self) -> str:
+        """`sbi`."""
+        return "sbi"
+
+    def discover(self) -> Sequence[DeviceInfo]:
+        """The devices that services tell of; what they say is unsigned until one is opened.
+
+        A port that is taken by something else, or answers too late, hides no other. Cost: 5 ms, and what the
+        slowest service takes, `discovery_seconds` at most.
+        """
+        found = {device.digital_id.name: device for _, device in self._discovered()}
+        return [self._info(device.digital_id, device.sub_ids, device.purpose) for device in found.values()]
+
+    def open(self, device_id: str) -> "SbiDevice":
+        """Open a device by what it says of itself under its signature.
+
+        Raises `DeviceRemoved` where no service has it, `DeviceUntrusted` where its signature or its
+        environment does not hold, `DeviceUnavailable` where our own certificates or key are missing.
+        """
+        roots = loaded_roots(self.trust)
+        refused: DeviceError = DeviceRemoved(f"no service tells of {device_id}")
+        for service, device in self._discovered():
+            if device.digital_id.name == device_id:
+                # Whoever listens on a lower port under its name does not keep the true one from being found.
+                try:
+                    return self._opened(service, device_id, roots)
+                except DeviceUntrusted as error:
+                    refused = error
+        raise refused
+
+    def _opened(
+        self, service: "_Service", device_id: str, roots: "Sequence[x509.Certificate] | None"
+    ) -> "SbiDevice":
+        refused = DeviceUntrusted(f"the service of {device_id} does not describe it")
+        for token in service.device_infos():
+            now = datetime.now(UTC)
+            try:
+                description = read_description(verified(token, roots, now).payload)
+                signed = verified(description.digital_id, roots, now)
+            except DeviceUntrusted as error:
+                refused = error  # of this device or of its neighbour: who knows
+                continue
+            identity = read_digital_id(signed.payload)
+            if identity.name == device_id:
+                info = self._info(
+                    identity, description.sub_ids, description.purpose, description.firmware, signed.signer
+                )
+                opener = self._opener(description, identity)
+                return SbiDevice(info, service, _Known(description, identity, roots, opener))
+        raise refused
+
+    def _opener(self, description: Description, identity: DigitalId) -> Opener | None:
+        if description.environment != self.environment:
+            raise DeviceUntrusted(
+                f"{identity.name} is certified for {description.environment!r}, not {self.environment!r}"
+            )
+        if description.purpose == Purpose.REGISTRATION:
+            return None
+        if description.purpose != Purpose.AUTH:
+            raise DeviceUntrusted(f"{identity.name} is registered for no purpose")
+        if self.key is None:
+            raise DeviceUnavailable(f"{identity.name} encrypts what it captures, and no key is set for it")
+        return loaded_opener(self.key)
+
+    def _discovered(self) -> "list[tuple[_Service, Discovered]]":
+        """Each device and its service, by port."""
+        services = [_Service(port, self.params) for port in self.ports if _listens(port)]
+        with ThreadPoolExecutor(max(1, len(services))) as pool:
+            found = pool.map(_told, services)
+            return [(service, one) for service, some in zip(services, found, strict=True) for one in some]
+
+    def _info(
+        self, of: DigitalId, sub_ids: Sequence[str], purpose: str, firmware: str = "", signer: str = ""
+    ) -> DeviceInfo:
+        return DeviceInfo(
+            id=of.name,
+            kind=of.kind,
+            provenance=Provenance(self.name, of.name, of.maker, of.model, of.serial, firmware, signer),
+            positions=_shown(of.kind, sub_ids),
+            ppi=None,  # each record says it
+            signs=not isinstance(self.trust, UnverifiedDevices),
+            previews=purpose == Purpose.REGISTRATION,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """What was found true of a device when it was opened, and how its answers are checked and opened."""
+
+    description: Description
+    identity: DigitalId
+    roots: "Sequence[x509.Certificate] | None"
+    opener: Opener | None
+
+
+class SbiDevice:
+    """An open device. Captures of one transaction continue one chain of hashes. Not thread-safe."""
+
+    def __init__(self, info: DeviceInfo, service: "_Service", known: _Known) -> None:
+        self.info = info
+        self._service = service
+        self._known = known
+        self._chain = ("", FIRST_HASH.hex().upper())
+        self._closed = False
+
+    def preview(self, spec: CaptureSpec) -> Iterator[Frame]:
+        """Live pictures of the part that shows `spec.positions`, as large as the device likes."""
+        self._check_open()
+        if not self.info.previews:
+            raise DeviceUnavailable(f"{self.info.id} is for Auth, and such devices show no stream")
+        sub_id, _ = _part(self.info.kind, self._known.description.sub_ids, spec)
+        return self._frames(stream_request(self._known.description.number, sub_id), spec.positions)
+
+    def _frames(self, request: bytes, positions: Positions) -> Iterator[Frame]:
+        shown, before = 0, -1
+        # A service ends its stream after some minutes; one that ends without a picture has no more.
+        while shown > before:
+            before = shown
+            for picture in self._service.pictures(request):
+                yield Frame(
+                    pixels=_pixels(picture, self._service.params),
+                    kind=self.info.kind,
+                    positions=positions,
+                    ppi=None,
+                    taken_at=datetime.now(UTC),
+                    provenance=self.info.provenance,
+                    number=shown,
+                )
+                shown += 1
+
+    def capture(self, spec: CaptureSpec) -> Outcome:
+        """Capture records of `spec.positions`; their signatures, certificates and hashes hold.
+
+        `Record.quality` is the device's own and may be below `spec.least_quality`. Raises `DeviceUntrusted`
+        where anything does not hold, and the other `DeviceError`s. Cost: what the person takes, and 2 ms a
+        record.
+        """
+        self._check_open()
+        known = self._known
+        sub_id, missing = _part(self.info.kind, known.description.sub_ids, spec)
+        transaction = check_transaction(spec) if spec.transaction else uuid4().hex
+        request = CaptureRequest(
+            environment=known.description.environment,
+            purpose=Purpose(known.description.purpose),
+            transaction=transaction,
+            kind=self.info.kind,
+            positions=spec.positions,
+            missing=missing,
+            number=known.description.number,
+            sub_id=sub_id,
+            previous=self._chain[1] if self._chain[0] == transaction else FIRST_HASH.hex().upper(),
+            seconds=spec.seconds,
+            least_quality=spec.least_quality,
+            asked_at=datetime.now(UTC),
+        )
+        answer = read_capture(self._service.captured(request))
+        if isinstance(answer, Refusal):
+            return answer.outcome(spec.seconds)
+        records, last = verified_records(
+            answer,
+            request,
+            known.identity,
+            known.description.code,
+            self.info.provenance,
+            known.roots,
+            known.opener,
+            datetime.now(UTC),
+        )
+        self._chain = (transaction, last)
+        return judged(spec.positions, records)
+
+    def health(self) -> Health:
+        """Whether its service still tells of it, and as what. Cost: milliseconds; 2 s where it hangs."""
+        try:
+            found = self._service.discovered()
+        except DeviceRemoved as error:
+            return Health(Condition.REMOVED, str(error))
+        except DeviceError as error:
+            return Health(Condition.FAILING, str(error))
+        for one in found:
+            if one.digital_id.name == self.info.id:
+                return Health(one.condition)
+        return Health(Condition.REMOVED, f"its service no longer tells of {self.info.id}")
+
+    def close(self) -> None:
+        """Nothing is held between calls; later ones are refused."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceUnavailable(f"{self.info.id} was closed")
+
+
+def judged(asked: Positions, records: tuple[Record, ...]) -> Outcome:
+    """What came against what was asked for: everything, something else, or fewer, more and others.
+
+    A device that gives a whole slap where one finger was asked for comes out as `ShortCount` with `got` 4.
+    """
+    captured = Captured(records=records)
+    got = [position for record in records for position in record.positions]
+    if sorted(got) == sorted(asked) and len(records) == max(1, len(asked)):
+        return captured
+    if set(got).isdisjoint(asked):
+        words = [", ".join(map(position_name, positions)) or "a face" for positions in (asked, got)]
+        return TryAgain(Hint.WRONG_POSITION, f"asked for {words[0]}, got {words[1]}")
+    return ShortCount(asked, len(records), captured)
+
+
+def _part(kind: DeviceKind, sub_ids: Sequence[str], spec: CaptureSpec) -> tuple[str, Positions]:
+    """The number of the part that shows what is asked for, and what of it is declared missing."""
+    # Codes of fingers and eyes are equal as numbers, so their type is checked.
+    named = EyePosition if kind is DeviceKind.IRIS else FingerPosition
+    fitting = all(isinstance(position, named) for position in spec.positions)
+    if not fitting or bool(spec.positions) is (kind is DeviceKind.FACE):
+        raise DeviceUnavailable("fingers and eyes are captured by their names, and faces have none")
+    parts = {number: shown for number, shown in _PARTS.get(kind, {}).items() if number in sub_ids}
+    for number, shown in parts.items():
+        if set(spec.positions) <= set(shown):
+            return number, _among(spec.missing, shown)
+    if parts:
+        words = ", ".join(map(position_name, spec.positions))
+        raise DeviceUnavailable(f"no part of the device shows {words} at once")
+    return "0", ()
+
+
+def _among(some: Positions, shown: Positions) -> Positions:
+    fingers = tuple(one for one in some if isinstance(one, FingerPosition) and one in shown)
+    eyes = tuple(one for one in some if isinstance(one, EyePosition) and one in shown)
+    return fingers if isinstance(shown[0], FingerPosition) else eyes
+
+
+def _shown(kind: DeviceKind, sub_ids: Sequence[str]) -> tuple[Positions, ...]:
+    """What one capture can show: the parts, or one finger or eye at a time."""
+    if kind is DeviceKind.FACE:
+        return ()
+    parts = tuple(shown for number, shown in _PARTS[kind].items() if number in sub_ids)
+    singles: tuple[Positions, ...] = tuple((eye,) for eye in _EYES)
+    if kind is DeviceKind.FINGERPRINT:
+        singles = tuple((finger,) for finger in _FINGERS)
+    return parts or singles
+
+
+def _told(service: "_Service") -> tuple[Discovered, ...]:
+    try:
+        return service.discovered()
+    except DeviceError:
+        return ()  # another program's port, or a service that is ill
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((_ADDRESS, port), 0.2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _lives(port: int) -> bool:
+    """Whether a service holds a connection; a dying process may accept one and drop it."""
+    try:
+        with socket.create_connection((_ADDRESS, port), 0.2) as connection:
+            connection.recv(1)
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """A port, and the questions SBI has; answers are read within limits and deadlines."""
+
+    port: int
+    params: Params
+
+    def discovered(self) -> tuple[Discovered, ...]:
+        params = self.params
+        return read_discovery(
+            self._answer(
+                "MOSIPDISC", "/device", type_request(), params.discovery_seconds, params.answer_bytes
+            )
+        )
+
+    def device_infos(self) -> tuple[str, ...]:
+        params = self.params
+        return read_device_infos(
+            self._answer("MOSIPDINFO", "/info", type_request(), params.answer_seconds, params.answer_bytes)
+        )
+
+    def captured(self, request: CaptureRequest) -> bytes:
+        verb = "RCAPTURE" if request.purpose is Purpose.REGISTRATION else "CAPTURE"
+        seconds = request.seconds + self.params.grace_seconds
+        return self._answer(verb, "/capture", request.to_bytes(), seconds, self.params.capture_bytes)
+
+    def pictures(self, request: bytes) -> Iterator[bytes]:
+        """The JPEG files of a stream, until the service ends it."""
+        params = self.params
+        with self._asked("STREAM", "/stream", request, params.frame_seconds) as (wire, response):
+            if not response.headers.get_content_type().startswith("multipart/"):
+                read_stream_refusal(_body(response, params.answer_bytes)).outcome(params.frame_seconds)
+                return
+            while (picture := _next_picture(response, params)) is not None:
+                yield picture
+                wire.deadline = time.monotonic() + params.frame_seconds
+
+    def _answer(self, verb: str, path: str, body: bytes, seconds: float, most: int) -> bytes:
+        with self._asked(verb, path, body, seconds) as (_, response):
+            return _body(response, most)
+
+    @contextmanager
+    def _asked(
+        self, verb: str, path: str, body: bytes, seconds: float
+    ) -> "Iterator[tuple[_Wire, http.client.HTTPResponse]]":
+        """A request and the head of its answer; whatever goes wrong, here or with the body, has its type."""
+        try:
+            with closing(_Wire(self.port, seconds)) as wire, closing(_Connection(wire)) as connection:
+                headers = {"Content-Type": "application/json", "Connection": "close"}
+                connection.request(verb, path, body, headers)
+                with closing(connection.getresponse()) as response:
+                    if response.status != http.HTTPStatus.OK:
+                        raise DeviceProtocolError(f"the service answers {verb} with status {response.status}")
+                    yield wire, response
+        except TimeoutError:
+            raise DeviceStuck(f"the service did not answer {verb} within {seconds:.0f} s") from None
+        except (OSError, EOFError, http.client.IncompleteRead, http.client.BadStatusLine) as error:
+            # It went away, or promised more than it sent: it is asked whether it is still there.
+            fault = DeviceProtocolError if _lives(self.port) else DeviceRemoved
+            raise fault(f"the service broke off its answer to {verb}: {str(error)[:100]}") from None
+        except (http.client.HTTPException, ValueError) as error:
+            raise DeviceProtocolError(
+                f"the service answers {verb} with no HTTP: {str(error)[:100]}"
+            ) from None
+
+
+class _Wire(socket.socket):
+    """A connection to a port of loopback on which every wait together ends at `deadline`."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_STREAM)
+        self.deadline = time.monotonic() + seconds
+        self.settimeout(seconds)
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            self.connect((_ADDRESS, port))
+        except OSError:
+            self.close()
+            raise
+
+    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
+        return super().recv_into(buffer, nbytes, flags)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP on a wire that is there already."""
+
+    def __init__(self, wire: _Wire) -> None:
+        super().__init__(*wire.getpeername())
+        self.sock = wire
+
+
+def _body(response: http.client.HTTPResponse, most: int) -> bytes:
+    """All of an answer, `most` bytes at most; raises `EOFError` where it is shorter than it said."""
+    parts, size = [], 0
+    while part := response.read(min(1 << 16, most + 1 - size)):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise DeviceProtocolError(f"the answer is longer than the {most:,} bytes allowed")
+    if response.length:
+        raise EOFError(f"{response.length} bytes are missing")
+    return b"".join(parts)
+
+
+def _next_picture(response: http.client.HTTPResponse, params: Params) -> bytes | None:
+    """The body of the next part, None at the end. Parts say their length; boundaries are only looked past."""
+    length = None
+    for _ in range(params.part_lines):
+        line = response.readline(1024)
+        if not line:
+            return None
+        name, _, value = line.strip().partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+        if not name and length is not None:
+            break
+    if length is None or not 0 < length <= params.picture_bytes:
+        raise DeviceProtocolError(f"a picture of the stream has {length} bytes, or too many lines before it")
+    picture = b""
+    while len(picture) < length and (more := response.read(min(1 << 16, length - len(picture)))):
+        picture += more
+    return picture if len(picture) == length else None
+
+
+def _pixels(picture: bytes, params: Params) -> NDArray[np.uint8]:
+    """A JPEG's pixels, its size checked before one is decoded."""
+    # Whatever the decoder raises means a damaged picture.
+    try:
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(picture))
+        if image.width * image.height > params.picture_pixels:
+            raise ValueError(f"it has {image.width} x {image.height} pixels")
+        return np.array(image if image.mode == "L" else image.convert("RGB"))
+    except Exception as error:
+        raise DeviceProtocolError(f"a picture of the stream is damaged: {str(error)[:100]}") from None
