@@ -15,8 +15,8 @@ class SteadyAdvice:
     """Feedback from the medians of the last frames' measures, in the order of the judges' own.
 
     `appears` says which words begin to be shown, `stays` which of them go on being shown: it has narrower
-    limits, so that a measure that hovers at a limit does not turn its word on and off. Medians, because one bad
-    frame (a blink, a box found wrongly) says nothing. Not thread-safe.
+    limits, so that a measure that hovers at a limit does not turn its word on and off. Medians, because one
+    bad frame (a blink, a box found wrongly) says nothing. Not thread-safe.
     """
 
     __slots__ = ("_appears", "_missing", "_recent", "_shown", "_stays")

@@ -1,7 +1,7 @@
 """Cameras that speak GenICam (USB3 Vision, GigE Vision, CoaXPress) through `harvesters` and a GenTL producer.
 
-A producer is a library (.cti) of the camera's maker, or of another. One process can load it once, and what a
-camera that vanished leaves behind in it may never be let go of: a worker process of its own is what cures that.
+A producer is a library (.cti) of the camera's maker, or of another. A process can load it once, and what a
+camera that vanished leaves behind in it may never be let go of: a worker process of its own cures that.
 """
 
 import logging
@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,8 +52,8 @@ _PART_IMAGE, _NO_ACCESS, _KILL = 1, 3, 1
 class GenicamDriver:
     """Cameras of one kind: of GenTL producers that are named, or lie where GENICAM_GENTL64_PATH says.
 
-    `cameras`: the ids of those that are meant, all where there are none. Irises come grey; `positions`: what an
-    iris camera can show at once. `silence`: seconds without a frame after which a camera is gone or stuck.
+    `cameras`: the ids of those that are meant; none: all. Irises come grey; `positions`: what an iris camera
+    can show at once. `silence`: seconds without a frame after which a camera is gone or stuck.
     """
 
     producers: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ class GenicamCamera:
         """What it says of itself."""
         return self._info
 
-    def preview(self, spec: CaptureSpec) -> Iterator[Frame]:
+    def preview(self, spec: CaptureSpec) -> Generator[Frame, None, None]:
         """Always the newest frame: those that came while the caller was busy are skipped.
 
         Raises `DeviceRemoved` or `DeviceStuck` `silence` seconds after the last frame at the latest.

@@ -50,8 +50,8 @@ def in_colour(name: str) -> bool:
 def pixels(data: bytes, name: str, width: int, height: int, padding: int = 0) -> NDArray[np.uint8]:
     """`(H, W) uint8` or `(H, W, 3) uint8` in red, green, blue, of a buffer; more than 8 bits lose the lowest.
 
-    `padding`: bytes after each line. Raises `DeviceProtocolError` for a format that is not known here and for a
-    buffer too short for its picture. Cost: 1 ms a megapixel, 20 ms where values are packed.
+    `padding`: bytes after each line. Raises `DeviceProtocolError` for a format that is not known here, and
+    for a buffer too short for its picture. Cost: 1 ms a megapixel, 20 ms where values are packed.
     """
     if not convertible(name):
         raise DeviceProtocolError(f"pixel format {name} is not known here")

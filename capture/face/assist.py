@@ -18,10 +18,30 @@ from capture.face.quality import FaceMeasures, face_measures, no_face, portrait_
 from capture.quality import Feedback, Quality
 from capture.steady_advice import SteadyAdvice
 
+# What a measure must have come to before its advice is taken back.
+_STAYS = replace(
+    quality.PARAMS,
+    clear_score=35,
+    wanted_inter_eye_distance=94.0,
+    dark_face=68.0,
+    light_face=207.0,
+    max_white=0.17,
+    blurred=0.15,
+    max_yaw=17.0,
+    max_pitch=26.0,
+    max_roll=6.5,
+    min_eyes=0.23,
+    min_balance=0.65,
+    min_inside=0.99,
+    eyes_x=(0.42, 0.58),
+    eyes_y=(0.27, 0.58),
+    max_background=27.0,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """How the face is followed, and which limits are to be kept before advice is taken back.
+    """How the face is followed, and what `SteadyAdvice` goes by.
 
     `every`: frames from one search of the whole picture to the next; between, only a window around the last
     face is searched, `window` times its side, at a size at which the face has `side` pixels.
@@ -31,24 +51,7 @@ class Params:
     window: float = 2.4
     side: int = 110
     framed: tuple[float, float] = (0.97, 0.99)  # share of the portrait within the picture
-    stays: quality.Params = replace(
-        quality.PARAMS,
-        clear_score=35,
-        wanted_inter_eye_distance=94.0,
-        dark_face=68.0,
-        light_face=207.0,
-        max_white=0.17,
-        blurred=0.15,
-        max_yaw=17.0,
-        max_pitch=26.0,
-        max_roll=6.5,
-        min_eyes=0.23,
-        min_balance=0.65,
-        min_inside=0.99,
-        eyes_x=(0.42, 0.58),
-        eyes_y=(0.27, 0.58),
-        max_background=27.0,
-    )
+    stays: quality.Params = _STAYS
 
 
 PARAMS = Params()
@@ -76,8 +79,8 @@ class FaceAssistance:
 class FaceAssistant:
     """Watches one stream of frames. Not thread-safe; creating the first one takes 1 s.
 
-    Only dlib's first detector looks: a face that is turned or tilted so far that it takes the second is advised
-    as no face. Raises `ModelUnavailable`.
+    Only dlib's first detector looks: a face turned or tilted so far that it takes the second counts as none.
+    Raises `ModelUnavailable`.
     """
 
     __slots__ = ("_advice", "_frames", "_others", "_params", "_tracked", "_whole", "_window")
@@ -128,8 +131,8 @@ class FaceAssistant:
         if self._tracked is not None and self._frames % self._params.every:
             face = self._near(image, self._tracked)
         if face is None:
-            face, *others = (*picked_first(self._whole.faces(image), width, height), None)
-            self._others = tuple(one for one in others if one is not None)
+            found = picked_first(self._whole.faces(image), width, height)
+            face, self._others = (found[0] if found else None), found[1:]
             self._frames = 0
         self._frames += 1
         self._tracked = face
@@ -165,12 +168,15 @@ def _inside(box: tuple[float, float, float, float], image: NDArray[np.uint8]) ->
     left, top, right, bottom = box
     width = min(right, image.shape[1]) - max(left, 0)
     height = min(bottom, image.shape[0]) - max(top, 0)
-    return max(width, 0) * max(height, 0) / max((right - left) * (bottom - top), 1)
+    share: float = max(width, 0.0) * max(height, 0.0) / max((right - left) * (bottom - top), 1.0)
+    return share
 
 
 def _feedback(measures: Mapping[str, float], limits: quality.Params, framed: float) -> tuple[Feedback, ...]:
     """As of a portrait; also off centre is a face around which no whole portrait can be cut out."""
-    words = portrait_quality(FaceMeasures(**{name: measures[name] for name in _MEASURES}), None, limits).feedback
+    words = portrait_quality(
+        FaceMeasures(**{name: measures[name] for name in _MEASURES}), None, limits
+    ).feedback
     if measures["framed"] >= framed or Feedback.FACE_OFF_CENTRE in words:
         return words
     # Before the background, which comes last.

@@ -1,7 +1,7 @@
 """Iris assistance: what to tell the person before a near-infrared camera, frame by frame.
 
-The eye is segmented and measured as the full pipeline does it, and judged by its limits; only the code is left
-out, and advice is kept steady.
+The eye is segmented and measured as the full pipeline does it, and judged by its limits; only the code is
+left out, and advice is kept steady.
 """
 
 from collections.abc import Mapping
@@ -28,8 +28,9 @@ _ORDER = {word: place for place, word in enumerate(Feedback)}
 class IrisAssistance:
     """What one frame shows.
 
-    `quality` is of this frame alone, the same that the extractor would give it; `advice` is what to show, steady
-    over frames, in an order that does not change. `pupil`, `limbus` in pixels of the frame, None without an eye.
+    `quality` is of this frame alone, the same that the extractor would give it; `advice` is what to show,
+    steady over frames, in an order that does not change. `pupil`, `limbus` in pixels of the frame, None
+    without an eye.
     """
 
     quality: Quality
