@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -93,8 +94,8 @@ class LibfprintDriver:
     """Readers that libfprint knows. Not thread-safe; to be used in a process of its own.
 
     `ppi` of the reader: most libfprint drivers do not say. `virtual_image`: socket of libfprint's own virtual
-    reader; sets FP_VIRTUAL_IMAGE in this process for good. A reader without a serial number is named by its
-    driver and by the order in which libfprint finds them.
+    reader, which is plugged in as long as the socket's folder exists; sets FP_VIRTUAL_IMAGE in this process.
+    A reader is named by its libfprint driver, and by their order where there are several of one.
     """
 
     ppi: float = 500.0
@@ -120,8 +121,10 @@ class LibfprintDriver:
 
     def _found(self) -> dict[str, _FpDevice]:
         """Looks anew every time: a libfprint context lists once what is there, then needs its signals."""
-        if self.virtual_image:
+        if self.virtual_image and Path(self.virtual_image).parent.is_dir():
             os.environ["FP_VIRTUAL_IMAGE"] = self.virtual_image
+        elif self.virtual_image:
+            os.environ.pop("FP_VIRTUAL_IMAGE", None)
         try:
             import gi
 

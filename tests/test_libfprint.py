@@ -166,6 +166,25 @@ def test_an_unplugged_reader_stays_removed_until_it_is_opened_anew(
     again.close()
 
 
+def test_a_reader_taken_away_is_neither_listed_nor_opened(
+    device: LibfprintDevice, feed: LibfprintFeed, pixels: np.ndarray, socket_path: Path
+) -> None:
+    driver = LibfprintDriver(virtual_image=str(socket_path))
+    feed.unplug()
+    away = socket_path.parent.replace(socket_path.parent.with_name("away"))
+    assert not driver.discover()
+    with pytest.raises(DeviceRemoved, match="there is no reader"):
+        driver.open("virtual_image:0")
+    with pytest.raises(DeviceRemoved):
+        device.capture(ONE)
+    device.close()
+    away.replace(socket_path.parent)
+    again = driver.open("virtual_image:0")
+    feed.touch(pixels)
+    assert isinstance(again.capture(ONE), Captured)
+    again.close()
+
+
 def test_closing_twice_is_allowed_and_a_closed_reader_says_so(device: LibfprintDevice) -> None:
     device.close()
     device.close()

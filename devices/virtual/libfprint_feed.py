@@ -12,7 +12,7 @@ import threading
 import time
 from enum import IntEnum
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Queue
 from types import TracebackType
 from typing import Self
 
@@ -52,7 +52,7 @@ class LibfprintFeed:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._messages: SimpleQueue[bytes | None] = SimpleQueue()
+        self._messages: Queue[tuple[bytes, float] | None] = Queue()
         self._thread = threading.Thread(target=self._send, daemon=True)
         self._thread.start()
 
@@ -80,9 +80,14 @@ class LibfprintFeed:
         """Let the running or next capture break off."""
         self._command(_FAULT, what)
 
-    def raw(self, message: bytes) -> None:
-        """Send bytes as they are."""
-        self._messages.put(message)
+    def unplug(self) -> None:
+        """Tell the reader, if one is open, that its cable is gone; returns when that is said."""
+        self.raw(struct.pack("ii", _FAULT, Fault.REMOVED), patience=0)
+        self._messages.join()
+
+    def raw(self, message: bytes, patience: float = _CONNECT_SECONDS) -> None:
+        """Send bytes as they are, if a reader is opened within `patience` seconds."""
+        self._messages.put((message, patience))
 
     def close(self) -> None:
         """Take finger and socket away; a second time does nothing."""
@@ -101,30 +106,33 @@ class LibfprintFeed:
 
     def _send(self) -> None:
         connected: socket.socket | None = None
-        while (message := self._messages.get()) is not None:
+        while (item := self._messages.get()) is not None:
+            message, patience = item
             if connected is None or _hung_up(connected):
-                connected = _connected(self._path)
+                connected = _connected(self._path, patience)
             if connected is not None:
                 try:
                     connected.sendall(message)
                 except OSError:  # closed or killed meanwhile; the next message finds out whether it is back
                     connected = None
+            self._messages.task_done()
         if connected is not None:
             connected.close()
 
 
-def _connected(path: Path) -> socket.socket | None:
-    deadline = time.monotonic() + _CONNECT_SECONDS
-    while time.monotonic() < deadline:
+def _connected(path: Path, patience: float) -> socket.socket | None:
+    deadline = time.monotonic() + patience
+    while True:
         reader = socket.socket(socket.AF_UNIX)
         try:
             reader.connect(str(path))
         except OSError:
             reader.close()
-            time.sleep(0.02)
         else:
             return reader
-    return None
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.02)
 
 
 def _hung_up(connected: socket.socket) -> bool:
