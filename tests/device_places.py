@@ -1,9 +1,9 @@
 """Places where each adapter has a device, fed virtually through its real driver stack.
 
 To add an adapter to the contract suite: write a context manager that starts its virtual stack in a folder of
-its own and yields a `DevicePlace`, in a module `tests/place_<driver>.py`, and add it to `PLACES`. A place is
-used by many tests one after another and starts plugged in, with nobody at the device. Nothing in it may block
-for long.
+its own and yields a `DevicePlace`, in a module `tests/place_<driver>.py`, and add it to `PLACES`, or to
+`READERS`. A place is used by many tests one after another and starts plugged in, with nobody at the device.
+Nothing in it may block for long.
 """
 
 import threading
@@ -113,3 +113,5 @@ PLACES: dict[str, Callable[[Path], AbstractContextManager[DevicePlace]]] = {
     "opencv-video": opencv_video,
     "signature": signature,
 }
+
+READERS: dict[str, Callable[[Path], AbstractContextManager[DevicePlace]]] = {}
