@@ -57,6 +57,7 @@ IRIS_LIMITS = PixelLimits(max_bytes=16 * 1024 * 1024, max_pixels=8_000_000, min_
 # The smallest portraits are those of card chips; 24 megapixels are what today's cameras and phones give, and
 # take 72 MB as pixels. A JPEG of that size has 5 to 12 MB.
 FACE_LIMITS = PixelLimits(max_bytes=16 * 1024 * 1024, max_pixels=24_000_000, min_side=64, max_side=8000)
+SIGNATURE_LIMITS = PixelLimits(max_bytes=2**20, max_pixels=4_000_000, min_side=16, max_side=4000)
 _PPI_TOLERANCE = 0.02
 # Written by encoders that know nothing of the scanner: no statement about this image.
 _ENCODER_DEFAULTS = (72.0, 96.0)
@@ -224,6 +225,16 @@ def decode_recorded_face(
     size = (image.width, image.height)
     inner = _recorded_file(image.data, _FACE_FILES[image.format], size, limits, colour=True)
     return FaceSample(image=inner.pixels, format=inner.encoding)
+
+
+def check_signature(data: bytes) -> None:
+    """That the bytes are the image of a signature, within limits. Raises `ImageRefused`, and nothing else."""
+    check_bytes(data, SIGNATURE_LIMITS)
+    encoding = encoding_of(data)
+    if encoding is None or encoding == "wsq":
+        text = "the bytes are no PNG, JPEG, BMP, TIFF or JPEG 2000 image"
+        raise ImageRefused(ImageProblem.UNKNOWN_FORMAT, text)
+    picture(data, encoding, SIGNATURE_LIMITS, colour=True, turning=Turning.AS_STORED)
 
 
 def _image_file(data: bytes, limits: PixelLimits, what: str, *, colour: bool) -> Picture:

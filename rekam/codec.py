@@ -220,6 +220,7 @@ def _presentation(
         missing=_missing(request.missing, faults),
         missing_eyes=_missing_eyes(request.missing_eyes, faults),
         missing_face=_reason(request.missing_face, "missing_face", faults),
+        signature=request.signature or None,
     )
 
 

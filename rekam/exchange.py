@@ -67,7 +67,7 @@ class Presented:
 class Presentation:
     """One encounter as handed in. `digest` stands for the whole content, for recognising a retry.
 
-    `missing_face` is None where the face was not declared missing.
+    `missing_face` is None where the face was not declared missing; `signature`, an image, where there is none.
     """
 
     request_id: str
@@ -76,6 +76,7 @@ class Presentation:
     missing: tuple[Missing, ...]
     missing_eyes: tuple[MissingEye, ...] = ()
     missing_face: MissingReason | None = None
+    signature: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from rekam.errors import (
     StoreLocked,
     WrongState,
 )
-from rekam.schema import encounter, metadata, missing_sample, sample, sample_image
+from rekam.schema import encounter, metadata, missing_sample, sample, sample_image, signature
 
 OWNER_WAIT = "2s"
 """How long an owner is waited for: the server ends the session of a killed process once it notices."""
@@ -62,7 +62,7 @@ _SESSION = {
     "tcp_user_timeout": "30000",
 }
 _OWNER = (0x52454B41, 1)  # the advisory lock; it counts within one database
-_ERASED = ", ".join(table.name for table in (encounter, sample, sample_image, missing_sample))
+_ERASED = ", ".join(table.name for table in (encounter, sample, sample_image, missing_sample, signature))
 _ALL = ", ".join(table.name for table in metadata.sorted_tables)
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """The tables, in SQLite and PostgreSQL. A change here needs a revision in `migrations/versions`.
 
 subject ──< encounter ──< sample ── sample_image
-   │            └──────< missing_sample
+   │            ├──────< missing_sample
+   │            └─────── signature
    └ (deleted) tombstone       cases, request, change: by id or number, so they outlive what they name
 """
 
@@ -160,6 +161,20 @@ missing_sample = Table(
         "OR (modality = 'face' AND position = 0)",
         name="position",
     ),
+)
+
+# The signature as it was sent: an image, never compared.
+signature = Table(
+    "signature",
+    metadata,
+    Column(
+        "encounter_seq",
+        Number,
+        ForeignKey("encounter.seq", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("image", LargeBinary, nullable=False),
 )
 
 cases = Table(

@@ -315,7 +315,10 @@ class EnrollmentService(_Service, enrollment_pb2_grpc.EnrollmentServiceServicer)
     ) -> enrollment_pb2.GetEncounterResponse:
         """Return a recorded encounter."""
         recorded = self.workflow.encounter(codec.read_id(request.encounter_id, "encounter_id"))
-        return enrollment_pb2.GetEncounterResponse(encounter=codec.write_encounter(recorded))
+        signature = self.workflow.signature(recorded.encounter_id)
+        return enrollment_pb2.GetEncounterResponse(
+            encounter=codec.write_encounter(recorded), signature=signature or b""
+        )
 
     def DeleteSubject(  # noqa: N802
         self, request: enrollment_pb2.DeleteSubjectRequest, context: grpc.ServicerContext

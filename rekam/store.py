@@ -64,6 +64,7 @@ from rekam.schema import (
     request,
     sample,
     sample_image,
+    signature,
     subject,
     tombstone,
 )
@@ -254,6 +255,11 @@ class Reader:
     def encounter_by_seq(self, seq: int, *, images: bool = False) -> EncounterRecord | None:
         """The encounter with this number, or None."""
         return self._encounter(_ENCOUNTERS.where(encounter.c.seq == seq), images)
+
+    def signature(self, encounter_id: str) -> bytes | None:
+        """The signature kept with the encounter, an image, or None."""
+        kept = select(signature.c.image).join(encounter).where(encounter.c.encounter_id == encounter_id)
+        return _first(row.image for row in self._rows(kept))
 
     def subject(self, subject_id: str) -> SubjectRecord | None:
         """The live subject, or None."""
@@ -509,10 +515,11 @@ class Transaction(Reader):
         samples: Sequence[SampleRecord],
         missing: Sequence[MissingRecord] = (),
         evidence: bytes = b"",
+        signed: bytes | None = None,
     ) -> int:
         """A new encounter; its number, larger than any given before.
 
-        `subject_key` is set exactly where `state` is ENROLLED. Raises `WrongState` where the id exists, the
+        `subject_key` is set exactly where `state` is ENROLLED; `signed`: the signature. Raises `WrongState` where the id exists, the
         subject does not, or the two disagree.
         """
         [seq] = self._insert(
@@ -565,6 +572,8 @@ class Transaction(Reader):
                 for m in missing
             ],
         )
+        if signed is not None:
+            self._insert(signature, {"encounter_seq": seq, "image": signed})
         if state.searchable:
             self._record(ChangeKind.ADD, seq, subject_key)
         return seq
@@ -609,7 +618,7 @@ class Transaction(Reader):
         self._record(ChangeKind.ADD, before.seq, subject_key)
 
     def reject_encounter(self, encounter_id: str) -> None:
-        """Erase the templates and images of a held encounter; the record of the attempt stays.
+        """Erase the templates, images and signature of a held encounter; the record of the attempt stays.
 
         Raises `NotFound`, and `WrongState` where it is not held.
         """
@@ -617,6 +626,7 @@ class Transaction(Reader):
         if before.state is not EncounterState.HELD:
             raise WrongState(f"encounter {encounter_id} is {before.state}, not held")
         self._erase(delete(sample).where(sample.c.encounter_seq == before.seq))
+        self._erase(delete(signature).where(signature.c.encounter_seq == before.seq))
         self._write(
             update(encounter).where(encounter.c.seq == before.seq).values(state=EncounterState.REJECTED)
         )

@@ -17,6 +17,8 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from pydantic import TypeAdapter
 
+from capture.decode import check_signature
+from capture.errors import ImageRefused
 from capture.fingerprint.template import FingerprintTemplate
 from capture.iris.template import GROUP_WORDS, IrisTemplate
 from capture.quality import Feedback, Quality
@@ -198,6 +200,7 @@ class Workflow:
             require_complete(presentation, [s.position for s in presentation.samples], required)
             with self._store.read() as reader:
                 whose(reader)
+            _require_image(presentation.signature)
             with self._turn(check):
                 captured = self._captured(presentation.samples, check)
                 # Once more: templates may tell positions that the samples did not.
@@ -309,6 +312,7 @@ class Workflow:
             samples=[sample_record(c, keep_image=self._settings.keep_images) for c in searched.captured],
             missing=missing_records(presentation),
             evidence=EVIDENCE.dump_json(evidence),
+            signed=presentation.signature,
         )
         if not decision.enrolled:
             t.add_case(_new_id("c"), encounter_id, now)
@@ -482,6 +486,11 @@ class Workflow:
         with self._store.read() as reader:
             return recorded(reader, _found(reader.encounter(encounter_id), "encounter", encounter_id))
 
+    def signature(self, encounter_id: str) -> bytes | None:
+        """The signature that was sent with an encounter; None where there is none."""
+        with self._store.read() as reader:
+            return reader.signature(encounter_id)
+
     def subject(self, *, subject_id: str | None = None, nik: str | None = None) -> SubjectRecord:
         """A subject by its id or its NIK."""
         with self._store.read() as reader:
@@ -626,6 +635,15 @@ def _claimed(reader: Reader, subject_id: str | None, nik: str | None) -> Subject
 
 def _is(person: Person, subject: SubjectRecord | None) -> bool:
     return subject is not None and person.subject_id == subject.subject_id
+
+
+def _require_image(signature: bytes | None) -> None:
+    """A signature is an image, where there is one. Raises `InvalidRequest`."""
+    try:
+        if signature is not None:
+            check_signature(signature)
+    except ImageRefused as error:
+        raise InvalidRequest([("signature", str(error))]) from error
 
 
 def _poor(captured: Captured) -> RecaptureItem:

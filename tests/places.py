@@ -19,8 +19,8 @@ from sqlalchemy.engine import make_url
 from rekam.store import DATABASE, Store
 
 _EMPTY: LiteralString = (
-    "TRUNCATE subject, tombstone, encounter, sample, sample_image, missing_sample, cases, request, change, "
-    "opening RESTART IDENTITY"
+    "TRUNCATE subject, tombstone, encounter, sample, sample_image, missing_sample, signature, cases, request, "
+    "change, opening RESTART IDENTITY"
 )
 
 

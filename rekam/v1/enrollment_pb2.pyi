@@ -58,6 +58,7 @@ class EnrollRequest(_message.Message):
     SEX_FIELD_NUMBER: _builtins.int
     MISSING_EYES_FIELD_NUMBER: _builtins.int
     MISSING_FACE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, unique for each intended enrolment: 1 to 64 printable ASCII characters; required."""
     nik: _builtins.str
@@ -68,6 +69,10 @@ class EnrollRequest(_message.Message):
     """Sex, checked against the NIK."""
     missing_face: _types_pb2.MissingReason.ValueType
     """Why no face is presented; where the service is set to require one, it must be presented or declared."""
+    signature: _builtins.bytes
+    """The person's signature as an image, 1 MiB at most: PNG, JPEG, BMP, TIFF or JPEG 2000; empty where there is
+    none. Kept with the encounter and erased with it, never compared.
+    """
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
         """One sample of each finger, each eye and the face, 1 to 13; required."""
@@ -95,10 +100,11 @@ class EnrollRequest(_message.Message):
         sex: Global___Sex.ValueType = ...,
         missing_eyes: _abc.Iterable[_types_pb2.MissingEye] | None = ...,
         missing_face: _types_pb2.MissingReason.ValueType = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["birth_date", b"birth_date", "missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "nik", b"nik", "request_id", b"request_id", "samples", b"samples", "sex", b"sex"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["birth_date", b"birth_date", "missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "nik", b"nik", "request_id", b"request_id", "samples", b"samples", "sex", b"sex", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -237,6 +243,9 @@ class GetEncounterResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENCOUNTER_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    signature: _builtins.bytes
+    """Its signature as it was sent; empty where it has none."""
     @_builtins.property
     def encounter(self) -> _types_pb2.Encounter:
         """The encounter as it stands now."""
@@ -245,10 +254,11 @@ class GetEncounterResponse(_message.Message):
         self,
         *,
         encounter: _types_pb2.Encounter | None = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encounter", b"encounter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encounter", b"encounter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encounter", b"encounter", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,11 +276,14 @@ class AddEncounterRequest(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     MISSING_EYES_FIELD_NUMBER: _builtins.int
     MISSING_FACE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in EnrollRequest; required."""
     subject_id: _builtins.str
     """The subject; required."""
     missing_face: _types_pb2.MissingReason.ValueType
+    """As in EnrollRequest."""
+    signature: _builtins.bytes
     """As in EnrollRequest."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
@@ -293,10 +306,11 @@ class AddEncounterRequest(_message.Message):
         missing: _abc.Iterable[_types_pb2.MissingFinger] | None = ...,
         missing_eyes: _abc.Iterable[_types_pb2.MissingEye] | None = ...,
         missing_face: _types_pb2.MissingReason.ValueType = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "request_id", b"request_id", "samples", b"samples", "subject_id", b"subject_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "request_id", b"request_id", "samples", b"samples", "signature", b"signature", "subject_id", b"subject_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

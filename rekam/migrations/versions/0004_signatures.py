@@ -1,0 +1,23 @@
+"""The signature of an encounter, kept beside its samples."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "signature",
+        sa.Column("encounter_seq", number, autoincrement=False, nullable=False),
+        sa.Column("image", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["encounter_seq"], ["encounter.seq"], name=op.f("fk_signature_encounter"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("encounter_seq", name=op.f("pk_signature")),
+    )
