@@ -14,6 +14,10 @@
     │   ├── QueueFull     as many calls wait as may wait
     │   └── WaitTooLong   the caller's deadline would pass before its turn came
     ├── NotWritten        a file asked for cannot be written
+    ├── SpoolError        the spool of a station cannot be used
+    │   ├── WrongPassphrase  it opens with another
+    │   ├── SpoolInUse    another process has it open
+    │   └── SpoolDamaged  what was kept there was altered, or is lost
     └── StoreError        the store cannot serve
         ├── StoreLocked   another process has the data folder or the database open
         ├── StoreNewer    the database was written by a newer Rekam
@@ -100,6 +104,22 @@ class ShuttingDown(RekamError):
 
 class NotWritten(RekamError):
     """A file asked for cannot be written; the message names it, and nothing of it was left."""
+
+
+class SpoolError(RekamError):
+    """The spool of a station cannot be used; what it said was kept is kept."""
+
+
+class WrongPassphrase(SpoolError):
+    """The spool opens with another passphrase."""
+
+
+class SpoolInUse(SpoolError):
+    """Another process has the spool open."""
+
+
+class SpoolDamaged(SpoolError):
+    """What was kept in the spool was altered, exchanged, left out or cut off."""
 
 
 class StoreError(RekamError):
