@@ -1,0 +1,189 @@
+"""A private `pcscd` with virtual readers, for tests and demonstrations.
+
+pcscd can take its listening socket from whoever starts it (systemd's socket activation), and its reader
+configuration from any folder. So any number of them run side by side, beside the system's own, without root:
+nothing of /run/pcscd is used. Programs reach this one by the environment variable PCSCLITE_CSOCK_NAME, which
+libpcsclite reads once in a process: a process that is to see a restarted daemon keeps one `Pcscd`.
+
+Needs the Debian packages pcscd and vsmartcard-vpcd.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from devices.errors import DeviceStuck, DeviceUnavailable
+
+SOCKET_VARIABLE = "PCSCLITE_CSOCK_NAME"
+_LIBRARY = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+_NOBODY = 65534
+# pcscd finds its socket as file descriptor 3 if LISTEN_PID is its own number; setpriv ends it with us.
+_START = 'exec 3<&"$0"; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
+_SECONDS = 10.0
+
+
+class Pcscd:
+    """A daemon and its virtual readers, each with two slots; not thread-safe.
+
+    `ports[r]` is where the card of the first slot of reader r connects, the next number the second slot's.
+    """
+
+    def __init__(self, readers: int = 1) -> None:
+        """Prepare `readers` readers. Raises `DeviceUnavailable` where a package is missing."""
+        self._program, self._setpriv = (_found(name) for name in ("pcscd", "setpriv"))
+        if not _LIBRARY.exists():
+            raise DeviceUnavailable("no virtual card readers: apt-get install vsmartcard-vpcd")
+        # Not below a test's own folder: as root we start it as nobody, who has to get there.
+        self._folder = Path(tempfile.mkdtemp(prefix="rekam-pcscd-"))
+        self._folder.chmod(0o755)
+        self._configuration = self._folder / "readers"
+        self._configuration.mkdir(0o755)
+        self.socket = self._folder / "comm"
+        self.log = self._folder / "log"
+        self.ports = tuple(_free_ports() for _ in range(readers))
+        self._process: subprocess.Popen[bytes] | None = None
+        # The kernel ends a daemon with the thread that started it: this one lives as long as we do.
+        self._starting = ThreadPoolExecutor(1, thread_name_prefix="rekam-pcscd")
+        self.configure(readers)
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the daemon's process, None while it is stopped."""
+        return None if self._process is None else self._process.pid
+
+    def configure(self, readers: int) -> None:
+        """Configure the first `readers` of the readers; the daemon, if it runs, is started anew.
+
+        A running pcscd looks for readers of this kind that were added when told to (`pcscd --hotplug`), never
+        for those that were taken away.
+        """
+        running = self._process is not None
+        self.stop()
+        text = "".join(
+            f'FRIENDLYNAME "Virtual PCD {number}"\nDEVICENAME /dev/null:{port:#x}\n'
+            f"LIBPATH {_LIBRARY}\nCHANNELID {port:#x}\n"
+            for number, port in enumerate(self.ports[:readers])
+        )
+        path = self._configuration / "vpcd"
+        path.write_text(text, encoding="ascii")
+        path.chmod(0o644)
+        if running:
+            self.start()
+
+    def start(self) -> None:
+        """Start the daemon; clients may connect at once and wait until it is ready."""
+        if self._process is None:
+            self._process = self._starting.submit(self._started).result()
+            self._wait_until_ready()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(self.socket))
+            self.socket.chmod(0o666)
+            listening.listen(64)
+            inherited = os.dup(listening.fileno())
+            try:
+                with self.log.open("ab") as log:
+                    return subprocess.Popen(
+                        # fmt: off
+                        [
+                            self._setpriv,
+                            "--pdeathsig",
+                            "KILL",
+                            "sh",
+                            "-c",
+                            _START,
+                            str(inherited),
+                            self._program,
+                            "--foreground",
+                            "--config",
+                            str(self._configuration),
+                        ],
+                        # fmt: on
+                        pass_fds=[inherited],
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        # Root's daemon would write, and at its end remove, the system's own /run/pcscd/pcscd.pid.
+                        user=_NOBODY if os.geteuid() == 0 else None,
+                        group=_NOBODY if os.geteuid() == 0 else None,
+                        extra_groups=() if os.geteuid() == 0 else None,
+                    )
+            finally:
+                os.close(inherited)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End the daemon as rudely as `how` says, and take its socket away."""
+        self.socket.unlink(missing_ok=True)
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(how)
+            try:
+                process.wait(_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def close(self) -> None:
+        """Stop it and forget its folder; a second time does nothing."""
+        self.stop()
+        self._starting.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> "Pcscd":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait_until_ready(self) -> None:
+        """Until it listens for its cards; a card's connection would be a card, so the kernel is asked."""
+        configured = (self._configuration / "vpcd").read_text(encoding="ascii").count("CHANNELID")
+        wanted = set(self.ports[:configured])
+        until = time.monotonic() + _SECONDS
+        while self._process is not None and not wanted <= _listening():
+            if self._process.poll() is not None or time.monotonic() > until:
+                self.stop()
+                said = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise DeviceStuck(f"pcscd did not start: {said}")
+            time.sleep(0.005)
+
+
+def _found(program: str) -> str:
+    path = shutil.which(program, path=_PATH)
+    if path is None:
+        raise DeviceUnavailable(f"no {program}: apt-get install pcscd vsmartcard-vpcd util-linux")
+    return path
+
+
+def _free_ports() -> int:
+    """A port below another free one."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("", 0))
+            port = int(first.getsockname()[1])
+            try:
+                second.bind(("", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+def _listening() -> set[int]:
+    """The TCP ports that somebody of this machine listens on."""
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if os.path.exists(table):
+            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                if state == "0A":
+                    ports.add(int(local.rpartition(":")[2], 16))
+    return ports
