@@ -103,8 +103,8 @@ class PcscReader:
         """Wait for a card and have it to ourselves: its ATR.
 
         A service that is restarted, or a reader that is plugged in anew meanwhile, is waited for. Raises
-        `DeviceBusy` where another program uses the card; and when time is up, `DeviceProtocolError` where a card
-        does not answer to power, `DeviceRemoved` or `DeviceUnavailable` where there is no reader or service.
+        `DeviceBusy` where another program uses the card; and when time is up, `DeviceProtocolError` where a
+        card does not answer to power, `DeviceRemoved` or `DeviceUnavailable` without reader or service.
         """
         self.disconnect()
         until = time.monotonic() + seconds
@@ -318,14 +318,19 @@ class CardWatch:
         if result == scard.SCARD_S_SUCCESS:
             for id_, (_, state, atr) in zip(tuple(self._names), answers, strict=True):
                 yield from self._happened(id_, state, bytes(atr))
-        elif result != scard.SCARD_E_TIMEOUT:
-            # Whatever it is, the next call looks anew at what is there.
+        elif result in _NO_SERVICE:
             self.close()
+            yield from self._detached(tuple(self._names))
 
     def _happened(self, id_: str, state: int, atr: bytes) -> Iterator[CardEvent]:
         before, self._states[id_] = self._states[id_], state & ~scard.SCARD_STATE_CHANGED
         was, now = (bool(one & scard.SCARD_STATE_PRESENT) for one in (before, state))
         changes = ((state >> 16) - (before >> 16)) & 0xFFFF if before else int(now)
+        if changes >= 0x8000:
+            # The count began anew: the reader was away.
+            self._states[id_] = before
+            yield from self._detached((id_,))
+            return
         # A count that does not fit what is there now is not believed.
         if changes % 2 != (was != now):
             changes = int(was != now)

@@ -84,38 +84,25 @@ class Pcscd:
             self._wait_until_ready()
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        with socket.socket(socket.AF_UNIX) as listening:
+        command = (self._program, "--foreground", "--config", str(self._configuration))
+        # Root's daemon would write, and at its end remove, the system's own /run/pcscd/pcscd.pid.
+        nobody = _NOBODY if os.geteuid() == 0 else None
+        with self.log.open("ab") as log, socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(self.socket))
             self.socket.chmod(0o666)
             listening.listen(64)
             inherited = os.dup(listening.fileno())
             try:
-                with self.log.open("ab") as log:
-                    return subprocess.Popen(
-                        # fmt: off
-                        [
-                            self._setpriv,
-                            "--pdeathsig",
-                            "KILL",
-                            "sh",
-                            "-c",
-                            _START,
-                            str(inherited),
-                            self._program,
-                            "--foreground",
-                            "--config",
-                            str(self._configuration),
-                        ],
-                        # fmt: on
-                        pass_fds=[inherited],
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        # Root's daemon would write, and at its end remove, the system's own /run/pcscd/pcscd.pid.
-                        user=_NOBODY if os.geteuid() == 0 else None,
-                        group=_NOBODY if os.geteuid() == 0 else None,
-                        extra_groups=() if os.geteuid() == 0 else None,
-                    )
+                return subprocess.Popen(
+                    [self._setpriv, "--pdeathsig", "KILL", "sh", "-c", _START, str(inherited), *command],
+                    pass_fds=[inherited],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    user=nobody,
+                    group=nobody,
+                    extra_groups=None if nobody is None else (),
+                )
             finally:
                 os.close(inherited)
 

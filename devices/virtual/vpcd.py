@@ -3,7 +3,7 @@
 A card is a TCP client of the reader. Every message is two bytes of length, big-endian, and a body. A body of
 one byte from the reader is control: 0 power off, 1 power on, 2 reset, 4 send the ATR; only the last is
 answered. Any other body is a command APDU, answered with data and status word. Closing the connection pulls
-the card. The reader sends length and body apart, and without TCP_QUICKACK the kernel waits 40 ms between them.
+the card. The reader sends length and body apart: without TCP_QUICKACK, the kernel waits 40 ms between them.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Applet(Protocol):
         """One APDU's answer, with its status word; raises `Torn` to be pulled instead of answering."""
 
 
-class Torn(Exception):  # noqa: N818 - not an error: a card is pulled
+class Torn(Exception):
     """The card is pulled now."""
 
 
