@@ -295,7 +295,7 @@ class Session:
         self._examiner = examiner
         self._keep = keep
         self._params = params
-        self._operator = [(_place_of(template), _form(template)) for template in operator]
+        self._operator = [(place_of(template), _form(template)) for template in operator]
         self._taken: dict[Place, Taken] = {}
         self._forms: dict[Place, Form] = {}
         self._declared: dict[Place, MissingReason] = {}
@@ -545,13 +545,14 @@ class Session:
         request = enrollment_pb2.EnrollRequest(
             request_id=f"{began.name}-{self._requests + 1}", nik=began.nik, birth_date=began.birth_date
         )
-        for place, taken in sorted(self._taken.items()):
-            if place == SIGNATURE:
+        in_order = [place for step in self.steps for place in step.places]
+        for taken in (self._taken[place] for place in in_order if place in self._taken):
+            if taken.place == SIGNATURE:
                 request.signature = taken.image
             else:
                 request.samples.append(_sample(taken))
-        for place, why in sorted(self._declared.items()):
-            reason = types_pb2.MissingReason.Value(f"MISSING_REASON_{why.name}")
+        for place in (place for place in in_order if place in self._declared):
+            reason = types_pb2.MissingReason.Value(f"MISSING_REASON_{self._declared[place].name}")
             match place.position:
                 case FingerPosition() as finger:
                     position = types_pb2.FingerPosition.ValueType(finger)
@@ -610,7 +611,8 @@ def _positions(asked: tuple[Place, ...]) -> Positions:
     return fingers or tuple(EyePosition(p.code) for p in asked if p.kind is DeviceKind.IRIS)
 
 
-def _place_of(template: Template) -> Place:
+def place_of(template: Template) -> Place:
+    """Where a template is from."""
     match template:
         case FingerprintTemplate():
             return Place(DeviceKind.FINGERPRINT, int(template.position))

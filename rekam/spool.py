@@ -230,7 +230,7 @@ class Spool:
         except (InvalidTag, ValidationError, ValueError) as error:
             raise SpoolDamaged(f"the book of the spool {self.folder} is damaged") from error
         self._settled = book.settled
-        notices = []
+        notices: list[str] = []
         for name, (count, tag) in book.open.items():
             self._ends[name] = _End(count, bytes.fromhex(tag))
             try:

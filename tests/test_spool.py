@@ -208,7 +208,8 @@ def test_a_record_that_could_not_be_written_does_not_count(
 ) -> None:
     filled(tmp_path)
     with opened(tmp_path) as spool:
-        real, failed = os.fsync, []
+        real = os.fsync
+        failed: list[int] = []
 
         def full(handle: int) -> None:
             if len(failed) < 1:

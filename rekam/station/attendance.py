@@ -1,0 +1,220 @@
+"""An encounter attended: for each step a device is found, watched and asked, until nothing is left.
+
+The devices are the supervisor's; nothing here ends because of one. What cannot go on without a person's
+decision is put to `Operator`.
+"""
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from capture.best_frame import FrameChoice
+from capture.quality import Feedback, Quality
+from devices.device import Captured, CaptureSpec, DeviceInfo
+from devices.errors import DeviceError
+from devices.frame import DeviceKind, Frame
+from devices.supervisor import OpenDevice, Supervisor
+from rekam.errors import WrongState
+from rekam.exchange import MissingReason
+from rekam.session import Place, Result, Session, Step, Verdict, places
+from rekam.station.examiner import PipelineExaminer
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """`steady`: good frames in a row after which the portrait is taken; `watch_seconds` at most."""
+
+    steady: int = 6
+    watch_seconds: float = 20.0
+    plug_seconds: float = 5.0
+    poll_seconds: float = 0.2
+
+
+PARAMS = Params()
+
+
+class Choice(StrEnum):
+    """What an operator decides when a capture was not accepted."""
+
+    AGAIN = "again"
+    POOR = "poor"
+    MISSING = "missing"
+    DISCARD = "discard"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A choice; `place` and `reason` of what is missing, `place` of what is discarded."""
+
+    choice: Choice
+    place: Place | None = None
+    reason: MissingReason | None = None
+
+
+class Operator(Protocol):
+    """Whoever sits at the station: sees what happens, and decides."""
+
+    def begins(self, session: Session, step: Step, device: DeviceInfo) -> None:
+        """A device is asked now."""
+
+    def live(self, frame: Frame, quality: Quality, advice: tuple[Feedback, ...]) -> None:
+        """One frame of a preview."""
+
+    def result(self, session: Session, result: Result) -> None:
+        """What became of a capture."""
+
+    def decide(self, session: Session, step: Step, result: Result) -> Decision:
+        """What to do after a capture that was not accepted, or where no device is there."""
+
+
+class Assistant(Protocol):
+    """Watches a stream: `capture.face.assist` and `capture.iris.assist`."""
+
+    def __call__(self, frame: Frame) -> tuple[Quality, tuple[Feedback, ...]]:
+        """Quality of this frame, and the advice to show."""
+
+
+class Attendance:
+    """Leads sessions through the devices of one supervisor. Not thread-safe."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        examiner: PipelineExaminer,
+        operator: Operator,
+        params: Params = PARAMS,
+    ) -> None:
+        self._supervisor = supervisor
+        self._examiner = examiner
+        self._operator = operator
+        self._params = params
+        self._open: dict[tuple[str, str], OpenDevice] = {}
+
+    def attend(self, session: Session) -> bool:
+        """Capture until nothing is left; False where the operator stopped, and it waits in the spool."""
+        while (step := session.step) is not None:
+            result = self._captured(session, step)
+            self._operator.result(session, result)
+            if result.verdict is not Verdict.ACCEPTED and not self._decided(session, step, result):
+                return False
+        return True
+
+    def _decided(self, session: Session, step: Step, result: Result) -> bool:
+        """Carry out what the operator decides; False to stop."""
+        said = self._operator.decide(session, step, result)
+        try:
+            match said:
+                case Decision(Choice.STOP):
+                    return False
+                case Decision(Choice.POOR):
+                    self._operator.result(session, session.take_poor())
+                case Decision(Choice.MISSING, Place() as place, MissingReason() as reason):
+                    session.declare(place, reason)
+                case Decision(Choice.DISCARD, Place() as place):
+                    session.discard(place)
+        except WrongState as error:
+            self._operator.result(session, Result(Verdict.AGAIN, result.asked, (str(error),)))
+        return True
+
+    def _captured(self, session: Session, step: Step) -> Result:
+        asked = session.open_places(step)
+        try:
+            found = self._device(session, step)
+            if found is None:
+                advice = f"No device captures {', '.join(p.words for p in asked)}: plug one in."
+                return Result(Verdict.FAULT, asked, (advice,))
+            info, device = found
+            self._operator.begins(session, step, info)
+            if not info.previews or step.kind not in (DeviceKind.FACE, DeviceKind.IRIS):
+                return session.capture(device)
+            # An encoded record cannot be had from a preview; a camera's frame is its capture.
+            best = self._watched(session.spec(info), info, device)
+            if info.signs or best is None:
+                return session.capture(device)
+            return session.judge(Captured((best,)), places(info.kind, session.spec(info).positions))
+        except DeviceError as fault:
+            return Result(Verdict.FAULT, asked, (str(fault), "Check the device and capture again."))
+
+    def _device(self, session: Session, step: Step) -> tuple[DeviceInfo, OpenDevice] | None:
+        """The device that shows most of the step at once; one that is plugged in now is waited for."""
+        until = time.monotonic() + self._params.plug_seconds
+        while True:
+            fitting = [
+                (len(spec.positions), info)
+                for info in self._supervisor.devices()
+                if (spec := _spec(session, info)) is not None
+            ]
+            if fitting:
+                _, info = max(fitting, key=lambda one: one[0])
+                return info, self._opened(info)
+            if time.monotonic() >= until:
+                return None
+            time.sleep(self._params.poll_seconds)
+
+    def _opened(self, info: DeviceInfo) -> OpenDevice:
+        """Opened once; after a fault the supervisor's device opens itself anew."""
+        key = info.provenance.driver, info.id
+        if key not in self._open:
+            self._open[key] = self._supervisor.open(*key)
+        return self._open[key]
+
+    def _watched(self, spec: CaptureSpec, info: DeviceInfo, device: OpenDevice) -> Frame | None:
+        """The best frame of a preview, which ends when several in a row were good or the time is over."""
+        assistant = _assistant(info.kind)
+        choice, steady = FrameChoice(), 0
+        until = time.monotonic() + min(spec.seconds, self._params.watch_seconds)
+        with _closing(device.preview(spec)) as frames:
+            for frame in frames:
+                quality, advice = assistant(frame)
+                choice.show(frame, quality)
+                self._operator.live(frame, quality, advice)
+                good = quality.usable and quality.score >= spec.least_quality and not advice
+                steady = steady + 1 if good else 0
+                if steady >= self._params.steady or time.monotonic() >= until:
+                    break
+        asked = places(info.kind, spec.positions)[0]
+        best = choice.best(lambda frame: self._examiner.quality(frame, asked))
+        return None if best is None else best.frame
+
+
+def _spec(session: Session, info: DeviceInfo) -> CaptureSpec | None:
+    try:
+        return session.spec(info)
+    except WrongState:
+        return None
+
+
+def _assistant(kind: DeviceKind) -> Assistant:
+    if kind is DeviceKind.FACE:
+        from capture.face.assist import FaceAssistant
+
+        face = FaceAssistant()
+
+        def look_at_face(frame: Frame) -> tuple[Quality, tuple[Feedback, ...]]:
+            seen = face.look(frame.pixels)
+            return seen.quality, seen.advice
+
+        return look_at_face
+    from capture.iris.assist import IrisAssistant
+
+    iris = IrisAssistant()
+
+    def look_at_eye(frame: Frame) -> tuple[Quality, tuple[Feedback, ...]]:
+        grey = frame.pixels if frame.pixels.ndim == 2 else frame.pixels[..., 0]
+        seen = iris.look(grey)
+        return seen.quality, seen.advice
+
+    return look_at_eye
+
+
+@contextmanager
+def _closing(frames: Iterator[Frame]) -> Iterator[Iterator[Frame]]:
+    try:
+        yield frames
+    finally:
+        if isinstance(frames, Generator):
+            frames.close()
