@@ -17,7 +17,7 @@ import http.client
 import io
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -126,7 +126,7 @@ class SbiDriver:
     trust: Trust
     environment: str = "Production"
     key: DecryptionKey | None = None
-    ports: range = range(4501, 4601)
+    ports: Sequence[int] = range(4501, 4601)
     params: Params = PARAMS
 
     @property
@@ -235,7 +235,7 @@ class SbiDevice:
         self._chain = ("", FIRST_HASH.hex().upper())
         self._closed = False
 
-    def preview(self, spec: CaptureSpec) -> Iterator[Frame]:
+    def preview(self, spec: CaptureSpec) -> Generator[Frame, None, None]:
         """Live pictures of the part that shows `spec.positions`, as large as the device likes."""
         self._check_open()
         if not self.info.previews:
@@ -243,7 +243,7 @@ class SbiDevice:
         sub_id, _ = _part(self.info.kind, self._known.description.sub_ids, spec)
         return self._frames(stream_request(self._known.description.number, sub_id), spec.positions)
 
-    def _frames(self, request: bytes, positions: Positions) -> Iterator[Frame]:
+    def _frames(self, request: bytes, positions: Positions) -> Generator[Frame, None, None]:
         shown, before = 0, -1
         # A service ends its stream after some minutes; one that ends without a picture has no more.
         while shown > before:
@@ -454,7 +454,7 @@ class _Service:
                         raise DeviceProtocolError(f"the service answers {verb} with status {response.status}")
                     yield wire, response
         except TimeoutError:
-            raise DeviceStuck(f"the service did not answer {verb} within {seconds:.0f} s") from None
+            raise DeviceStuck(f"the service did not answer {verb} within {seconds:g} s") from None
         except (OSError, EOFError, http.client.IncompleteRead, http.client.BadStatusLine) as error:
             # It went away, or promised more than it sent: it is asked whether it is still there.
             fault = DeviceProtocolError if _lives(self.port) else DeviceRemoved

@@ -50,6 +50,7 @@ class Params:
 
     clock_seconds: float = 120.0
     certificates: int = 5
+    key_bits: int = 2048
     certificate_bytes: int = 8192
     intermediates: int = 3
 
@@ -290,11 +291,19 @@ def _check_chain(
         .build_client_verifier()
     )
     try:
-        verifier.verify(leaf, list(others))
+        for one in verifier.verify(leaf, list(others)).chain:
+            key = one.public_key()
+            if isinstance(key, rsa.RSAPublicKey) and key.key_size < params.key_bits:
+                raise DeviceUntrusted(f"a key of {key.key_size} bits is not trusted")
     except verification.VerificationError as error:
         raise DeviceUntrusted(f"the device's certificate is not trusted: {str(error)[:200]}") from None
     # Extensions are read lazily: malformed ones, and names the library does not know, surface here.
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except (
+        ValueError,
+        UnsupportedAlgorithm,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
         raise DeviceUntrusted(f"the device's certificate cannot be read: {str(error)[:100]}") from None
 
 
