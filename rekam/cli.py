@@ -23,6 +23,7 @@ from capture.fingerprint.extract import to_500_ppi
 from capture.fingerprint.nfiq2 import nfiq2
 from capture.fingerprint.template import ExtractorChoice
 from capture.sample import EyePosition, FingerPosition, Modality
+from devices.errors import DeviceError
 from matching.errors import MatchingError
 from rekam.client import DEFAULT_ADDRESS, Client, SampleFile, file_of, sample, sample_files, words, words_of
 from rekam.config import Settings, load_settings
@@ -43,6 +44,9 @@ from rekam.offline.records import template_app
 from rekam.offline.reextract_command import reextract_command
 from rekam.offline.restore_command import restore_command
 from rekam.server import serve
+from rekam.station.capture_command import capture_command, spool_app
+from rekam.station.card_command import card_app
+from rekam.station.devices_command import devices_app
 from rekam.v1 import (
     admin_pb2,
     case_pb2,
@@ -78,6 +82,10 @@ record_app.command("unpack")(unpack)
 record_app.command("pack")(pack)
 app.add_typer(record_app, name="record")
 app.add_typer(template_app, name="template")
+app.command("capture")(capture_command)
+app.add_typer(spool_app, name="spool")
+app.add_typer(devices_app, name="devices")
+app.add_typer(card_app, name="card")
 
 _PREFIXES = (
     "DECISION",
@@ -125,7 +133,7 @@ def main() -> None:
     """Run the command line; a fault is one message on stderr and exit status 1."""
     try:
         app()
-    except (RekamError, CaptureError, MatchingError) as error:
+    except (RekamError, CaptureError, MatchingError, DeviceError) as error:
         say_fault(str(error))
         sys.exit(1)
     except grpc.RpcError as error:

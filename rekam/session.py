@@ -40,7 +40,7 @@ from matching.face.comparison import FaceForm, compare_faces
 from matching.fingerprint.hands import FingerForm, same_finger_twice
 from matching.iris.comparison import IrisForm
 from matching.iris.eyes import same_eye_twice
-from rekam.capturing import Template, read_template
+from rekam.capturing import Template, position_of, read_template
 from rekam.errors import SpoolDamaged, WrongState
 from rekam.exchange import MissingReason
 from rekam.position import Position
@@ -92,6 +92,17 @@ SIGNATURE = Place(DeviceKind.SIGNATURE)
 def places(kind: DeviceKind, positions: Positions) -> tuple[Place, ...]:
     """The places of fingers or eyes; the face or the signature where there are none."""
     return tuple(Place(kind, int(position)) for position in positions) or (Place(kind),)
+
+
+def place_at(position: Position) -> Place:
+    """The place of a finger, an eye or, where None, of the face."""
+    match position:
+        case FingerPosition():
+            return Place(DeviceKind.FINGERPRINT, int(position))
+        case EyePosition():
+            return Place(DeviceKind.IRIS, int(position))
+        case None:
+            return FACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -613,13 +624,7 @@ def _positions(asked: tuple[Place, ...]) -> Positions:
 
 def place_of(template: Template) -> Place:
     """Where a template is from."""
-    match template:
-        case FingerprintTemplate():
-            return Place(DeviceKind.FINGERPRINT, int(template.position))
-        case IrisTemplate():
-            return Place(DeviceKind.IRIS, int(template.eye))
-        case FaceTemplate():
-            return FACE
+    return place_at(position_of(template))
 
 
 def _form(template: Template) -> Form:

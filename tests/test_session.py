@@ -233,7 +233,9 @@ def test_a_reader_of_single_fingers_is_asked_for_one_after_another() -> None:
     reader = single_scanner(shown(hands(0)))
     while of.step is not None:
         assert of.capture(reader).verdict is Verdict.ACCEPTED
-    assert [spec.positions for spec in reader.asked] == [(p,) for p in (*RIGHT_FOUR, *LEFT_FOUR, *THUMBS)]
+    assert [spec.positions for spec in reader.asked] == [
+        (p,) for p in (*RIGHT_FOUR, *LEFT_FOUR, *THUMBS[::-1])
+    ]
 
 
 def test_a_device_of_another_kind_or_part_is_not_asked() -> None:
@@ -556,7 +558,7 @@ def test_after_a_power_cut_the_session_goes_on_where_it_was(tmp_path: Path) -> N
         mirrored = {finger: finger.other_hand for finger in LEFT_FOUR}
         again_right = of.capture(slap_scanner(instead(hands(0, seed=1), mirrored)))
         assert again_right.verdict is Verdict.SAME
-        own = of.capture(slap_scanner(shown(person | {LEFT_FOUR[0]: hands(7)[FingerPosition.LEFT_INDEX]})))
+        own = of.capture(slap_scanner(shown(person | {LEFT_FOUR[0]: hands(7)[FingerPosition.RIGHT_INDEX]})))
         assert own.verdict is Verdict.OPERATOR
         fill(of, person)
         assert box.states()[0].sync is Sync.WAITING
@@ -606,7 +608,7 @@ def test_offline_encounters_are_sent_once_each_in_order_and_doubles_are_found(tm
         for _ in range(2):  # recorded, and the answer is lost
             [one] = box.send(slow)
             assert (one.name, one.sync) == ("e1", Sync.WAITING)
-            assert service.stats().encounters == 1
+            assert service.stats().fingers == 10
         said = box.send(slow)
         assert [(one.name, one.decision) for one in said] == [
             ("e1", "UNIQUE"),
@@ -614,7 +616,7 @@ def test_offline_encounters_are_sent_once_each_in_order_and_doubles_are_found(tm
             ("e3", "DUPLICATE"),
         ]
         assert said[2].case_id
-        assert service.stats().encounters == 3
+        assert service.stats().fingers == 30
         assert box.send(slow) == []
     with opened(tmp_path / "spool") as spool:
         box = Outbox(spool, OfTemplates())
@@ -635,7 +637,7 @@ def test_what_the_service_wants_again_reopens_the_session(tmp_path: Path) -> Non
         [one] = box.send(over(service.client))
         assert one.sync is Sync.REOPENED
         assert one.text.startswith("right index: ")
-        assert service.stats().encounters == 0
+        assert service.stats().fingers == 0
         assert box.states()[0].sync is Sync.OPEN
     with running(tmp_path / "data") as service, opened(tmp_path / "spool") as spool:
         box = Outbox(spool, OfTemplates())

@@ -66,11 +66,11 @@ class PipelineExaminer:
         match segment(_print(frame), fingers):
             case Segmented() as found:
                 return tuple(
-                    self._seen(
+                    self.judged(
                         Place(frame.kind, int(one.position)),
                         _png(one.sample.image, 500),
                         500,
-                        frame.provenance,
+                        words_of(frame.provenance),
                     )
                     for one in found.fingers
                 )
@@ -93,14 +93,14 @@ class PipelineExaminer:
                 image = _png(_at_most(frame.pixels, _SIGNATURE_SIDE))
             case _:
                 image = _jpeg(frame.pixels)
-        return self._seen(place, image, frame.ppi, frame.provenance)
+        return self.judged(place, image, frame.ppi, words_of(frame.provenance))
 
     def _record(self, record: Record) -> Seen:
         [place, *_] = places(record.kind, record.positions)
-        return self._seen(place, record.data, None, record.provenance)
+        return self.judged(place, record.data, None, words_of(record.provenance))
 
-    def _seen(self, place: Place, image: bytes, ppi: float | None, of: Provenance) -> Seen:
-        """As the service will see it: decoded from the very bytes that are sent."""
+    def judged(self, place: Place, image: bytes, ppi: float | None = None, device: str = "") -> Seen:
+        """As the service will see it: decoded from the very bytes that are sent. Raises `CaptureError`."""
         template: Template | None
         match place.kind:
             case DeviceKind.FINGERPRINT:
@@ -117,7 +117,7 @@ class PipelineExaminer:
             case _:
                 face = self._faces.extract(decode_face_image(image))
                 template, quality = face.template, face.quality
-        return Seen(place, image, template, quality, ppi, words_of(of))
+        return Seen(place, image, template, quality, ppi, device)
 
 
 def words_of(device: Provenance) -> str:

@@ -17,7 +17,7 @@ from devices.frame import DeviceKind
 from matching.encounter import EncounterForm, compare_encounters
 from rekam.capturing import Template, form_of, read_template
 from rekam.client import Client, words_of
-from rekam.errors import SpoolDamaged
+from rekam.errors import SpoolDamaged, SpoolError
 from rekam.session import (
     FACE,
     SIGNATURE,
@@ -53,6 +53,7 @@ class Sync(StrEnum):
     RECORDED = "recorded"
     REOPENED = "reopened"
     REFUSED = "refused"
+    DISCARDED = "discarded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,12 @@ class Outbox:
             if one.sync is Sync.WAITING:
                 break  # nobody answers: the others wait as well
         return sent
+
+    def discard(self, name: str) -> None:
+        """Give up an encounter; what was captured is erased. Raises `SpoolError`."""
+        if name == OPERATOR:
+            raise SpoolError("the operator's templates are no encounter")
+        self._spool.settle(name, _SENT.dump_json(Sent(name, Sync.DISCARDED)).decode())
 
     def _send(self, client: Client, session: Session, request: bytes, timeout: float) -> Sent:
         name = session.began.name

@@ -1,0 +1,121 @@
+"""The terminal: what the session wants, live quality, what became of it, and the operator's answers."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.prompt import Prompt
+from rich.table import Table
+from rich.text import Text
+
+from capture.quality import Feedback, Quality
+from devices.device import DeviceInfo
+from devices.frame import Frame
+from rekam.exchange import MissingReason
+from rekam.session import Place, Result, Session, Step, Verdict
+from rekam.station.attendance import Choice, Decision
+
+_BAR = 30
+_KEYS = {"": Choice.AGAIN, "p": Choice.POOR, "m": Choice.MISSING, "d": Choice.DISCARD, "q": Choice.STOP}
+_QUESTION = "[Enter] again, p take it poor, m declare missing, d discard one taken, q stop"
+
+
+class Terminal:
+    """The `rekam.station.attendance.Operator` at a terminal.
+
+    Without one (`unattended`: no keyboard) it captures again `patience` times, then stops: nothing is taken
+    poor, and nothing declared missing, by a program.
+    """
+
+    def __init__(self, console: Console, *, unattended: bool | None = None, patience: int = 6) -> None:
+        self._console = console
+        self._unattended = not sys.stdin.isatty() if unattended is None else unattended
+        self._patience = patience
+        self._failures = 0
+        self._live: Live | None = None
+
+    def begins(self, session: Session, step: Step, device: DeviceInfo) -> None:
+        """Say which device is asked for what."""
+        wanted = ", ".join(place.words for place in session.open_places(step))
+        of = device.provenance
+        name = " ".join(filter(None, (of.maker, of.model))) or device.id
+        self._say(f"[bold]{step.name}[/] ({wanted}) on {escape(name)}")
+
+    def live(self, frame: Frame, quality: Quality, advice: tuple[Feedback, ...]) -> None:
+        """A bar of the quality and the first advice, in place."""
+        if not self._console.is_terminal:
+            return
+        if self._live is None:
+            self._live = Live(console=self._console, transient=True, auto_refresh=False)
+            self._live.start()
+        full = round(_BAR * quality.score / 100)
+        bar = Text("█" * full, "green" if quality.usable else "red") + Text("░" * (_BAR - full), "dim")
+        words = advice[0].advice if advice else "Hold still."
+        self._live.update(bar + Text(f" {quality.score:3}  {words}"), refresh=True)
+
+    def result(self, session: Session, result: Result) -> None:
+        """What became of a capture, line by line."""
+        self._end_live()
+        if result.verdict is Verdict.ACCEPTED:
+            self._failures = 0
+            scores = ", ".join(f"{one.place.words} {one.quality.score}" for one in result.seen)
+            self._say(f"  [green]taken[/]: {scores}")
+            return
+        for line in result.advice:
+            self._say(f"  [yellow]{result.verdict.value.replace('_', ' ')}[/]: {escape(line)}")
+
+    def decide(self, session: Session, step: Step, result: Result) -> Decision:
+        """Ask the operator; without one, again and again, and then stop."""
+        self._end_live()
+        if self._unattended:
+            self._failures += 1
+            return Decision(Choice.AGAIN if self._failures < self._patience else Choice.STOP)
+        key = Prompt.ask(
+            escape(_QUESTION), console=self._console, choices=list(_KEYS), show_choices=False, default=""
+        )
+        choice = _KEYS[key]
+        if choice is Choice.MISSING:
+            place = self._place("which", session.open_places(step))
+            reasons = [reason.value for reason in MissingReason]
+            reason = Prompt.ask("why", console=self._console, choices=reasons)
+            return Decision(choice, place, MissingReason(reason))
+        if choice is Choice.DISCARD:
+            return Decision(choice, self._place("which", (*session.taken, *session.missing)))
+        return Decision(choice)
+
+    def _place(self, question: str, among: tuple[Place, ...]) -> Place:
+        words = {place.words: place for place in among}
+        return words[Prompt.ask(question, console=self._console, choices=list(words))]
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def _end_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_live()
+
+
+def summary(session: Session) -> Table:
+    """What a session has, place by place."""
+    table = Table("what", "quality", "tries", "device")
+    for step in session.steps:
+        for place in step.places:
+            taken, missing = session.taken.get(place), session.missing.get(place)
+            if taken is not None:
+                quality = f"{taken.quality}{' poor' if taken.poor else ''}"
+                table.add_row(place.words, quality, str(taken.tries), escape(taken.device))
+            else:
+                table.add_row(place.words, "open" if missing is None else f"missing: {missing.value}", "", "")
+    return table
