@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -284,13 +285,7 @@ def main(
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = ROOT / "benchmarks" / "results",
 ) -> None:
     """Measure and record in slaps.json and slaps.png; the picture shows drawn slaps only."""
-    drawn: list[Judged] = []
-    for person in range(seed, seed + people):
-        owner = hands(person)
-        for nth in range(rounds):
-            draw = lambda fingers, kind, seed, owner=owner: drawn_slap(owner, fingers, kind, seed)  # noqa: E731
-            drawn += [judged(case) for case in cases(draw, 1000 * person + 100 * nth)]
-    report: dict[str, object] = {"drawn": figures(drawn)}
+    report: dict[str, object] = {}
     if real:
         data = Path(os.environ.get("REKAM_DATA", ROOT.parent / "shared" / "data"))
         patches = real_patches(data / "fingerprint" / "crossmatch", 40)
@@ -303,9 +298,13 @@ def main(
 
         laid = [judged(case) for nth in range(rounds) for case in cases(lay, 1000 * seed + 100 * nth)]
         report["real prints laid together"] = figures(laid)
-        for one in laid:
-            if not one.right:
-                typer.echo(f"real, {one.case.name}: {type(one.outcome).__name__}", err=True)
+    drawn: list[Judged] = []
+    for person in range(seed, seed + people):
+        owner = hands(person)
+        for nth in range(rounds):
+            draw = partial(drawn_slap, owner)
+            drawn += [judged(case) for case in cases(draw, 1000 * person + 100 * nth)]
+    report["drawn"] = figures(drawn)
     written = {"people": people, "rounds": rounds, "seed": seed, "results": report, "origin": provenance()}
     (results / "slaps.json").write_text(json.dumps(written, indent=2) + "\n")
     cv2.imwrite(str(results / "slaps.png"), cv2.cvtColor(picture(drawn), cv2.COLOR_RGB2BGR))

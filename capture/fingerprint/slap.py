@@ -25,7 +25,9 @@ class Params:
 
     `fine`, `coarse`: of the difference of Gaussians that lets ridges pass, `spread` over which their strength
     is taken; `least_energy` in grey levels and `share_of_strong`: where there are ridges; `widths` of the
-    boxes, how `long` they are for their width and how long a `whole` last phalanx is; `least_score` of a box.
+    boxes, how `long` they are for their width and how long a `whole` last phalanx is; `least_score` of a box,
+    and `sure_score` of one which is less `aside` of another, relative to both widths. What lies within `own`
+    widths of its axis is a finger's own.
     A finger ends where fewer than `edge` of the pixels are ridges at least `faint` times as strong as usual,
     its last phalanx where fewer than `joint` are. `margin` around a finger's image; `at_edge`: this near to
     the glass's edge it is cut off.
@@ -44,6 +46,10 @@ class Params:
     long: float = 1.35
     whole: float = 1.65
     least_score: float = 0.42
+    sure_score: float = 0.6
+    aside: float = 0.32
+    hardly_aside: float = 0.22
+    own: float = 0.56
     most_tilt: float = 55.0
     most_lean: float = 18.0
     edge: float = 0.4
@@ -149,6 +155,8 @@ def segment(
     """
     asked = as_they_lie(positions)
     image = to_500_ppi(slap).image
+    if min(image.shape) < params.widths[0]:
+        return WrongCount((), asked)
     band = _band(image, params)
     energy = _energy(band, params)
     trace("ridge_energy", energy)
@@ -236,10 +244,12 @@ def _boxes(upright: Floats, params: Params) -> list[_Box]:
     peaks = (best >= params.least_score) & (best >= cv2.dilate(best, np.ones((25, 25), np.uint8)))
     for y, x in np.argwhere(peaks):
         candidates.append(_Box(float(x), float(y), params.widths[which[y, x]] / _STEP, float(best[y, x])))
-    # The highest come first; whatever lies below in the same columns is the rest of that finger.
+    # The highest come first; what lies below in the same columns is the rest of that finger, unless it is
+    # well aside and clearly free: a little finger below the ring finger.
     chosen: list[_Box] = []
     for box in sorted(candidates, key=lambda one: (one.y, one.x)):
-        if all(abs(box.x - one.x) > 0.32 * (box.width + one.width) for one in chosen):
+        aside = min((abs(box.x - one.x) / (box.width + one.width) for one in chosen), default=1.0)
+        if aside > params.aside or (aside > params.hardly_aside and box.score >= params.sure_score):
             chosen.append(box)
     return sorted(chosen, key=lambda one: one.x)
 
@@ -299,8 +309,9 @@ def _finger(
     box = boxes[nth]
     # 1. What is nearer to this finger than to its neighbours, at 250 ppi, turned as the hand is.
     reach = 0.85 * box.width
-    left = max([(one.x + box.x) / 2 for one in boxes[:nth]] + [box.x - reach])
-    right = min([(one.x + box.x) / 2 for one in boxes[nth + 1 :]] + [box.x + reach])
+    half = params.own * box.width
+    left = min(max([(one.x + box.x) / 2 for one in boxes[:nth]] + [box.x - reach]), box.x - half)
+    right = max(min([(one.x + box.x) / 2 for one in boxes[nth + 1 :]] + [box.x + reach]), box.x + half)
     middle = back @ np.array([box.x, box.y + 0.7 * box.width, 1.0]) * _STEP
     room = int(2.6 * box.width), int(4.4 * box.width)
     strip = _strip(band, middle, tilt, room, params)
