@@ -33,6 +33,7 @@ from devices.frame import DeviceKind, Provenance
 
 MAX_ANSWER = 0x10000 + 2
 _SLICE = 0.25  # seconds of a wait, after which the daemon's readers are looked at again
+_PATIENCE = 3.0  # seconds that a reader or the service may be away
 _PULLED = 1.5  # seconds until pcscd has noticed that a card was pulled; it looks every 0.4 s
 _INSTALL = "no PC/SC service: apt-get install pcscd, and start it (systemctl start pcscd.socket)"
 _NUMBERS = re.compile(r"(?P<name>.*) (?P<reader>[0-9A-F]{2}) (?P<slot>[0-9A-F]{2})")
@@ -102,30 +103,33 @@ class PcscReader:
     def connect(self, seconds: float) -> bytes | TimedOut:
         """Wait for a card and have it to ourselves: its ATR.
 
-        A service that is restarted, or a reader that is plugged in anew meanwhile, is waited for. Raises
-        `DeviceBusy` where another program uses the card; and when time is up, `DeviceProtocolError` where a
-        card does not answer to power, `DeviceRemoved` or `DeviceUnavailable` without reader or service.
+        A service that is restarted meanwhile, or a reader that is plugged in anew, is waited for a little.
+        Raises `DeviceBusy` where another program uses the card; `DeviceRemoved` or `DeviceUnavailable` without
+        reader or service; `DeviceProtocolError` where a card does not answer to power.
         """
         self.disconnect()
         until = time.monotonic() + seconds
+        patience = until
         while True:
             missing: DeviceError | None = None
             try:
                 atr = self._connected(max(0.0, min(_SLICE, until - time.monotonic())))
                 if atr is not None:
                     return atr
+                patience = until
             except DeviceBusy:
                 self._release()
                 raise
             except DeviceError as error:
                 missing = error
             self._release()
-            if time.monotonic() >= until:
-                if missing is not None:
-                    raise missing
-                return TimedOut(seconds)
             if missing is not None:
-                time.sleep(0.05)
+                patience = min(patience, time.monotonic() + _PATIENCE)
+                if time.monotonic() >= patience:
+                    raise missing
+                time.sleep(min(0.05, max(0.0, patience - time.monotonic())))
+            elif time.monotonic() >= until:
+                return TimedOut(seconds)
 
     def _connected(self, seconds: float) -> bytes | None:
         """The ATR of a card that is there within `seconds`."""

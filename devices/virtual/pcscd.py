@@ -8,7 +8,9 @@ libpcsclite reads once in a process: a process that is to see a restarted daemon
 Needs the Debian packages pcscd and vsmartcard-vpcd.
 """
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,7 +27,7 @@ _LIBRARY = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _NOBODY = 65534
 # pcscd finds its socket as file descriptor 3 if LISTEN_PID is its own number; setpriv ends it with us.
-_START = 'exec 3<&"$0"; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
+_START = 'exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
 _SECONDS = 10.0
 
 
@@ -91,20 +93,15 @@ class Pcscd:
             listening.bind(str(self.socket))
             self.socket.chmod(0o666)
             listening.listen(64)
-            inherited = os.dup(listening.fileno())
-            try:
-                return subprocess.Popen(
-                    [self._setpriv, "--pdeathsig", "KILL", "sh", "-c", _START, str(inherited), *command],
-                    pass_fds=[inherited],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    user=nobody,
-                    group=nobody,
-                    extra_groups=None if nobody is None else (),
-                )
-            finally:
-                os.close(inherited)
+            return subprocess.Popen(
+                [self._setpriv, "--pdeathsig", "KILL", "sh", "-c", _START, "sh", *command],
+                stdin=listening,
+                stdout=log,
+                stderr=log,
+                user=nobody,
+                group=nobody,
+                extra_groups=None if nobody is None else (),
+            )
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the daemon as rudely as `how` says, and take its socket away."""
@@ -152,15 +149,12 @@ def _found(program: str) -> str:
 
 
 def _free_ports() -> int:
-    """A port below another free one."""
+    """A port below another free one, of those that no connection gets by chance while the daemon is stopped."""
     while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("", 0))
-            port = int(first.getsockname()[1])
-            try:
-                second.bind(("", port + 1))
-            except OSError:
-                continue
+        port = random.SystemRandom().randrange(15_000, 32_000, 2)
+        with socket.socket() as first, socket.socket() as second, contextlib.suppress(OSError):
+            first.bind(("", port))
+            second.bind(("", port + 1))
             return port
 
 
