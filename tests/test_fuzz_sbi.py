@@ -199,7 +199,7 @@ class Recorded:
         self.said = said
 
     def makefile(self, _mode: str) -> io.BufferedIOBase:
-        return io.BufferedReader(io.BytesIO(self.said))  # type: ignore[arg-type]
+        return io.BufferedReader(io.BytesIO(self.said))
 
 
 def answer(said: bytes) -> http.client.HTTPResponse:

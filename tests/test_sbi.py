@@ -84,11 +84,20 @@ def test_devices_are_found_and_describe_themselves_under_their_signature(driver:
     assert found["SLAP01"].positions[:2] == (LEFT_SLAP, RIGHT_SLAP)
     assert found["IRIS01"].positions[2] == (EyePosition.LEFT, EyePosition.RIGHT)
     assert found["FINGER01"].positions == tuple((finger,) for finger in tuple(FingerPosition)[1:])
-    # Discovery is unsigned: only an opened device has a signer, and a firmware that it vouches for.
-    assert {info.provenance.signed_by for info in found.values()} == {""}
     info = opened(driver).info
+    assert info == found["SLAP01"]
     assert (info.provenance.signed_by, info.provenance.firmware) == (SIGNER, "SIMULATED.SLAP01.1.0")
     assert (info.signs, info.previews) == (True, True)
+
+
+def test_a_device_whose_signature_does_not_hold_is_listed_but_not_opened(
+    service: int, driver: SbiDriver
+) -> None:
+    control(service, fault=Fault.EXPIRED_CHAIN)
+    info = driver.discover()[0]
+    assert (info.provenance.model, info.provenance.signed_by) == ("SLAP01", "")
+    with pytest.raises(DeviceUntrusted, match="not valid at validation time"):
+        driver.open(info.id)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from devices.device import CaptureSpec, DeviceInfo
 from devices.errors import DeviceError, DeviceProtocolError, DeviceRemoved, DeviceStuck
 from devices.frame import DeviceKind, Provenance
-from devices.sbi import SbiDevice, SbiDriver, _Known, _Service
+from devices.sbi import SbiDevice, SbiDriver, _Service, _Vouched
 from devices.sbi_messages import Description, DigitalId
 from devices.sbi_trust import UnverifiedDevices
 from devices.virtual.sbi_simulator import FACE, Settings, simulator
@@ -22,7 +22,7 @@ from tests.sbi_services import HASTY, driver_at, identity, raw_service
 
 OK = b"HTTP/1.1 200 OK\r\n"
 JSON = b"Content-Type: application/json\r\n"
-SHORT = replace(HASTY, discovery_seconds=1, answer_seconds=1, grace_seconds=0.5, frame_seconds=1)
+SHORT = replace(HASTY, answer_seconds=1, grace_seconds=0.5, frame_seconds=1)
 
 
 def answers_in_time(service: Iterable[bytes]) -> tuple[str, float]:
@@ -38,8 +38,9 @@ def device_at(port: int) -> SbiDevice:
     """A face device as it was before its service turned hostile."""
     named = Provenance("sbi", "face.X.Y.1")
     description = Description("1", ("0",), "code", "Staging", "Registration", "1", "")
-    known = _Known(description, DigitalId("1", "X", "Y", DeviceKind.FACE, "Full face"), None, None)
-    return SbiDevice(DeviceInfo("face.X.Y.1", DeviceKind.FACE, named), _Service(port, SHORT), known)
+    vouched = _Vouched(description, DigitalId("1", "X", "Y", DeviceKind.FACE, "Full face"), "")
+    info = DeviceInfo("face.X.Y.1", DeviceKind.FACE, named)
+    return SbiDevice(info, _Service(port, SHORT), vouched, None, None)
 
 
 def trickled(message: bytes, every: float = 0.05) -> Iterator[bytes]:
