@@ -108,10 +108,34 @@ def _cable(path: Path) -> tuple[Callable[[], None], Callable[[], None]]:
     return unplug, replug
 
 
+def libfprint(folder: Path) -> AbstractContextManager[DevicePlace]:
+    """libfprint's virtual reader."""
+    from tests.place_libfprint import libfprint  # which imports this module
+
+    return libfprint(folder)
+
+
+def sbi(folder: Path) -> AbstractContextManager[DevicePlace]:
+    """A slap scanner behind an SBI service."""
+    from tests.place_sbi import sbi  # which imports this module
+
+    return sbi(folder)
+
+
+def genicam(folder: Path) -> AbstractContextManager[DevicePlace]:
+    """A camera behind the GenTL producer of the `genicam` wheel."""
+    from tests.place_genicam import genicam  # which imports this module
+
+    return genicam(folder)
+
+
 PLACES: dict[str, Callable[[Path], AbstractContextManager[DevicePlace]]] = {
     "opencv-sequence": opencv_sequence,
     "opencv-video": opencv_video,
     "signature": signature,
+    "libfprint": libfprint,
+    "genicam": genicam,
+    "sbi": sbi,
 }
 
 READERS: dict[str, Callable[[Path], AbstractContextManager[DevicePlace]]] = {}
