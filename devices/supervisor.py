@@ -217,7 +217,9 @@ class _Watch:
         )
         with self._lock:
             before = self._open.get(device_id)
-            if self._closing.is_set() or (before and not before.closed):
+            if self._closing.is_set():
+                raise DeviceUnavailable("the supervisor is closed")
+            if before and not before.closed:
                 raise DeviceBusy(f"{device_id} is open already")
             self._open[device_id] = worker
         try:
