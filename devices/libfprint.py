@@ -100,11 +100,7 @@ class LibfprintDriver:
 
     ppi: float = 500.0
     virtual_image: str = ""
-
-    @property
-    def name(self) -> str:
-        """`libfprint`."""
-        return "libfprint"
+    name: str = "libfprint"
 
     def discover(self) -> Sequence[DeviceInfo]:
         """The readers plugged in that give images. Cost: 1 ms and what USB takes."""

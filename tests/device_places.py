@@ -129,6 +129,15 @@ def genicam(folder: Path) -> AbstractContextManager[DevicePlace]:
     return genicam(folder)
 
 
+@contextmanager
+def pcsc(folder: Path) -> Iterator[DevicePlace]:
+    """A card reader of a private pcscd."""
+    from tests.place_pcsc import pcsc as pcsc_place
+
+    with pcsc_place(folder) as place:
+        yield place
+
+
 PLACES: dict[str, Callable[[Path], AbstractContextManager[DevicePlace]]] = {
     "opencv-sequence": opencv_sequence,
     "opencv-video": opencv_video,
@@ -138,4 +147,4 @@ PLACES: dict[str, Callable[[Path], AbstractContextManager[DevicePlace]]] = {
     "sbi": sbi,
 }
 
-READERS: dict[str, Callable[[Path], AbstractContextManager[DevicePlace]]] = {}
+READERS: dict[str, Callable[[Path], AbstractContextManager[DevicePlace]]] = {"pcsc": pcsc}
