@@ -104,8 +104,8 @@ class PcscReader:
         """Wait for a card and have it to ourselves: its ATR.
 
         A service that is restarted meanwhile, or a reader that is plugged in anew, is waited for a little.
-        Raises `DeviceBusy` where another program uses the card; `DeviceRemoved` or `DeviceUnavailable` without
-        reader or service; `DeviceProtocolError` where a card does not answer to power.
+        Raises `DeviceBusy` where another program uses the card; `DeviceRemoved` without a reader,
+        `DeviceUnavailable` without a service; `DeviceProtocolError` where a card does not answer to power.
         """
         self.disconnect()
         until = time.monotonic() + seconds

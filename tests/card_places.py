@@ -8,18 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
-from devices.device import CaptureSpec
 from devices.ektp import CardSex, Demographics, Personalisation
 from devices.pcsc import PcscDriver, PcscReader
-from devices.virtual.ektp_card import EktpCard
 from devices.virtual.pcscd import SOCKET_VARIABLE, Pcscd
-from devices.virtual.test_sam import TestIssuer
 from devices.virtual.vpcd import Slot
-from tests.device_places import DevicePlace
 
 CARD, SAM = "Virtual PCD 0 slot 0", "Virtual PCD 0 slot 1"
 
@@ -75,22 +70,6 @@ def card_table() -> Iterator[CardTable]:
     finally:
         pcscd.stop()
         table.clear()
-
-
-@contextmanager
-def pcsc(folder: Path) -> Iterator[DevicePlace]:
-    """A reader with an e-KTP that can be laid on it."""
-    with card_table() as table:
-        yield DevicePlace(
-            PcscDriver(),
-            CARD,
-            CaptureSpec(),
-            present=lambda: table.card.insert(EktpCard(TestIssuer())),
-            withdraw=table.card.remove,
-            unplug=lambda: table.pcscd.configure(0),
-            replug=lambda: table.pcscd.configure(1),
-            command=bytes.fromhex("00A40000027F0A"),
-        )
 
 
 def personalisation() -> Personalisation:

@@ -149,7 +149,7 @@ def _found(program: str) -> str:
 
 
 def _free_ports() -> int:
-    """A port below another free one, of those that no connection gets by chance while the daemon is stopped."""
+    """A port below another free one, of those that no connection gets by chance meanwhile."""
     while True:
         port = random.SystemRandom().randrange(15_000, 32_000, 2)
         with socket.socket() as first, socket.socket() as second, contextlib.suppress(OSError):
