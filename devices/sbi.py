@@ -132,11 +132,7 @@ class SbiDriver:
     key: DecryptionKey | None = None
     ports: Sequence[int] = range(4501, 4601)
     params: Params = PARAMS
-
-    @property
-    def name(self) -> str:
-        """`sbi`."""
-        return "sbi"
+    name: str = "sbi"
 
     def discover(self) -> Sequence[DeviceInfo]:
         """The devices that services tell of; one whose signature does not hold has no `signed_by`.
