@@ -218,8 +218,8 @@ def test_an_encounter_goes_from_slaps_to_signature_and_becomes_one_request() -> 
     assert of.step is None
     request = enrollment_pb2.EnrollRequest.FromString(of.seal())
     assert (request.nik, request.request_id, request.signature) == (made_up_nik(0), "e1-1", b"ink")
-    assert [s.finger for s in request.samples[:10]] == [*RIGHT_FOUR, *LEFT_FOUR, *THUMBS]
-    assert [s.eye for s in request.samples[10:12]] == [RIGHT, LEFT]
+    assert [FingerPosition(s.finger) for s in request.samples[:10]] == [*RIGHT_FOUR, *LEFT_FOUR, *THUMBS]
+    assert [EyePosition(s.eye) for s in request.samples[10:12]] == [RIGHT, LEFT]
     assert request.samples[12].modality == types_pb2.MODALITY_FACE
     assert not any(s.best_effort for s in request.samples)
     assert not [*request.missing, *request.missing_eyes]
@@ -288,7 +288,7 @@ def test_a_finger_is_missing_only_when_the_operator_says_so_and_why() -> None:
     said = {m.position: m.reason for m in request.missing}
     assert said[types_pb2.FINGER_POSITION_RIGHT_RING] == types_pb2.MISSING_REASON_AMPUTATED
     assert list(said.values()).count(types_pb2.MISSING_REASON_BANDAGED) == 6
-    assert {s.finger for s in request.samples} == set(three)
+    assert {FingerPosition(s.finger) for s in request.samples} == set(three)
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ def test_one_eye_shown_as_both_is_found() -> None:
 
 
 def test_what_is_the_operators_own_is_refused_and_not_kept() -> None:
-    operator = [*fingers(7), eye(7, LEFT), face(7)]
+    operator: list[Template] = [*fingers(7), eye(7, LEFT), face(7)]
     kept = Kept()
     of = session(kept, operator, kinds=EVERYTHING)
     helping = hands(0) | {FingerPosition.RIGHT_RING: hands(7, seed=3)[FingerPosition.RIGHT_INDEX]}

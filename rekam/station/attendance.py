@@ -25,12 +25,16 @@ from rekam.station.examiner import PipelineExaminer
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """`steady`: good frames in a row after which the portrait is taken; `watch_seconds` at most."""
+    """`steady`: good frames in a row after which a picture is taken; `watch_seconds` at most.
+
+    `cameras`: how the names of drivers begin whose devices are watched, not asked; others judge themselves.
+    """
 
     steady: int = 6
     watch_seconds: float = 20.0
     plug_seconds: float = 5.0
     poll_seconds: float = 0.2
+    cameras: tuple[str, ...] = ("opencv", "genicam")
 
 
 PARAMS = Params()
@@ -129,13 +133,16 @@ class Attendance:
                 return Result(Verdict.FAULT, asked, (advice,))
             info, device = found
             self._operator.begins(session, step, info)
-            if not info.previews or step.kind not in (DeviceKind.FACE, DeviceKind.IRIS):
+            camera = info.provenance.driver.startswith(self._params.cameras)
+            if not camera or step.kind not in (DeviceKind.FACE, DeviceKind.IRIS):
                 return session.capture(device)
-            # An encoded record cannot be had from a preview; a camera's frame is its capture.
-            best = self._watched(session.spec(info), info, device)
-            if info.signs or best is None:
-                return session.capture(device)
-            return session.judge(Captured((best,)), places(info.kind, session.spec(info).positions))
+            # A camera's frames are as good as its capture: the best of them is taken.
+            spec = session.spec(info)
+            best = self._watched(spec, info, device)
+            asked = places(info.kind, spec.positions)
+            if best is None:
+                return Result(Verdict.TIMED_OUT, asked, ("The camera showed nothing.",))
+            return session.judge(Captured((best,)), asked)
         except DeviceError as fault:
             return Result(Verdict.FAULT, asked, (str(fault), "Check the device and capture again."))
 

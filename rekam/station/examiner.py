@@ -20,7 +20,8 @@ from capture.quality import Quality
 from capture.sample import EyePosition, FingerPosition, Sample
 from devices.device import Captured
 from devices.frame import DeviceKind, Frame, Provenance, Record
-from rekam.session import Place, Seen, Template, Unfit, places
+from rekam.capturing import Template
+from rekam.session import Place, Seen, Unfit, places
 
 _SIGNATURE_SIDE = 1200
 _JPEG_QUALITY = 95

@@ -1,0 +1,286 @@
+"""The workstation as an operator has it: commands, slaps through the pipelines, a server that loads none."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.encounters import made_up_nik
+from benchmarks.synthetic_portraits import portrait
+from benchmarks.synthetic_slaps import LEFT_FOUR, RIGHT_FOUR, Hands, Kind, drawn_slap, hands
+from devices.device import Captured
+from devices.ektp import Personalisation
+from devices.frame import DeviceKind, Frame, Provenance
+from devices.virtual.ektp_card import EktpCard
+from devices.virtual.test_sam import TestIssuer, TestSam
+from rekam.errors import InvalidSettings
+from rekam.session import Began, Entry, Session, Unfit, Verdict, places
+from rekam.station.examiner import PipelineExaminer
+from rekam.station.settings import drivers, load_station
+from tests.card_places import SAM, card_table, personalisation
+from tests.service import running
+from tests.test_cli import Cli
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+INK = "<ink><trace>0 0, 40 30, 80 0</trace><trace>0 40, 80 40</trace></ink>"
+HEAVY = ("gi", "smartcard", "harvesters", "genicam", "cryptography")
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.setenv("REKAM_SPOOL_PASSPHRASE", "kopi susu")
+    monkeypatch.setenv("COLUMNS", "200")
+    return Cli(capsys)
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Path:
+    """A camera that is a folder of a drawn portrait, and a signature pad that is a file."""
+    camera = tmp_path / "camera"
+    camera.mkdir()
+    for frame in range(3):
+        Image.fromarray(portrait(1, frame)).save(camera / f"{frame}.png")
+    (tmp_path / "signed.inkml").write_text(INK)
+    file = tmp_path / "station.toml"
+    file.write_text(
+        f'spool = "{tmp_path / "spool"}"\ncaptures = ["face", "signature"]\ngood_quality = 40\n'
+        f'[face_camera]\nsources = ["{camera}"]\n[signature]\npads = ["{tmp_path / "signed.inkml"}"]\n'
+    )
+    return file
+
+
+# What a server loads ------------------------------------------------------------------------------------
+
+
+def test_a_server_loads_neither_glib_nor_pcsc_nor_a_camera_stack(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+import rekam.cli
+from rekam.config import load_settings
+from rekam.server import Server
+from rekam.workflow import Workflow
+settings = load_settings(data_dir=Path(sys.argv[1]), port=0)
+workflow = Workflow(settings)
+server = Server(settings, workflow)
+server.stop()
+workflow.close()
+print(*sys.modules)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, text=True
+    )
+    loaded = set(ran.stdout.split())
+    assert {"rekam.server", "rekam.station.capture_command"} <= loaded
+    assert not loaded & set(HEAVY)
+    types = {"devices", "devices.device", "devices.errors", "devices.frame", "devices.position"}
+    assert {name for name in loaded if name.partition(".")[0] == "devices"} <= types
+
+
+# Settings -----------------------------------------------------------------------------------------------
+
+
+def test_a_station_has_the_devices_its_file_names(tmp_path: Path) -> None:
+    file = tmp_path / "station.toml"
+    file.write_text(
+        '[libfprint]\nppi = 508\n[face_camera]\n[iris_camera]\nsources = ["/dev/video2"]\n[genicam]\n'
+        '[sbi]\nroots = ["root.pem"]\n[signature]\npads = ["pad"]\n[cards]\nsam_slot = "x"\n'
+    )
+    made, missing = drivers(load_station(file))
+    assert missing == []
+    names = ["libfprint", "opencv-face", "opencv-iris", "genicam", "sbi", "signature", "pcsc"]
+    assert [driver.name for driver in made] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("sever = 1", "sever"),
+        ("[libfprint]\nppi = 'x'", "libfprint.ppi"),
+        ("best_of = 0", "best_of"),
+        ("[", ""),
+    ],
+)
+def test_a_mistake_in_the_stations_file_is_named(tmp_path: Path, text: str, field: str) -> None:
+    file = tmp_path / "station.toml"
+    file.write_text(text)
+    with pytest.raises(InvalidSettings) as refusal:
+        load_station(file)
+    assert refusal.value.violations[0][0] == (field or str(file))
+
+
+# rekam devices ------------------------------------------------------------------------------------------
+
+
+def test_devices_are_listed_watched_and_their_health_is_shown(cli: Cli, station: Path) -> None:
+    listed = cli("devices", "list", "--station", station).out
+    assert "opencv-face" in listed
+    assert "signature" in listed
+    kinds = {info["kind"] for info in json.loads(cli("devices", "list", "--station", station, "--json").out)}
+    assert kinds == {"face", "signature"}
+    assert "ready" in cli("devices", "health", "--station", station).out
+    camera = station.parent / "camera"
+    unplug = threading.Timer(4, lambda: camera.rename(station.parent / "away"))
+    unplug.start()
+    watched = cli("devices", "watch", "--station", station, "--seconds", "9").out
+    unplug.join()
+    assert watched.count("attached opencv-face") == 1
+    assert watched.count("detached opencv-face") == 1
+
+
+# rekam capture ------------------------------------------------------------------------------------------
+
+
+def test_an_encounter_is_captured_offline_shown_and_sent_later(
+    cli: Cli, station: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "seen.png"
+    command = ("capture", made_up_nik(1), "--station", station, "--unattended", "--picture", picture)
+    ran = cli(*command, "--no-send")
+    assert "portrait (face)" in ran.out
+    assert "taken: signature" in ran.out
+    with Image.open(picture) as image:
+        seen = np.array(image)
+    assert seen.std() > 20
+    assert "waiting" in cli("spool", "list", "--station", station).out
+    cli("spool", "send", "--station", station, "--server", "127.0.0.1:1", status=4)  # nobody answers
+    with running(tmp_path / "data", required_modalities=["face"]) as service:
+        sent = cli("spool", "send", "--station", station, "--server", service.server.address, status=2)
+        assert "REVIEW" in sent.out  # a face alone is enough for nothing
+        assert service.stats().faces == 1
+        cli("spool", "send", "--station", station, "--server", service.server.address)
+        assert service.stats().faces == 1
+    listed = cli("spool", "list", "--station", station).out
+    assert "recorded" in listed
+    assert "REVIEW" in listed
+
+
+def test_an_unfinished_encounter_waits_and_goes_on(cli: Cli, station: Path, tmp_path: Path) -> None:
+    pad = tmp_path / "signed.inkml"
+    pad.write_text("no ink")
+    stopped = cli("capture", made_up_nik(1), "--station", station, "--unattended", "--no-send", status=5)
+    assert "no XML" in stopped.out or "cannot be read" in stopped.out
+    name = re.search(r"--resume (\S+)", stopped.out)
+    assert name is not None
+    assert "open" in cli("spool", "list", "--station", station).out
+    pad.write_text(INK)
+    resumed = cli("capture", "--resume", name[1], "--station", station, "--unattended", "--no-send")
+    assert "taken: signature" in resumed.out
+    assert "taken: face" not in resumed.out  # it was there already
+    cli("spool", "discard", name[1], "--station", station)
+    assert not list((tmp_path / "spool").glob("2*.spool"))
+
+
+def test_another_passphrase_is_refused_in_words(
+    cli: Cli, station: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("spool", "list", "--station", station)
+    monkeypatch.setenv("REKAM_SPOOL_PASSPHRASE", "teh tarik")
+    assert "not the passphrase" in cli("spool", "list", "--station", station, status=1).err
+
+
+def test_either_a_nik_or_a_card_or_a_resumed_session_is_wanted(cli: Cli, station: Path) -> None:
+    assert "either a NIK" in cli("capture", "--station", station, status=1).err
+    assert "either a NIK" in cli("capture", made_up_nik(1), "--card", "--station", station, status=1).err
+
+
+# Slaps --------------------------------------------------------------------------------------------------
+
+
+@cache
+def person() -> Hands:
+    return hands(3, RIGHT_FOUR + LEFT_FOUR)
+
+
+def slap(positions: tuple[int, ...], seed: int = 1) -> NDArray[np.uint8]:
+    shown = tuple(p for p in RIGHT_FOUR + LEFT_FOUR if p in positions)
+    return np.asarray(drawn_slap(person(), shown, Kind.PLAIN, seed).image, np.uint8)
+
+
+def taken(image: NDArray[np.uint8]) -> Captured:
+    of = Provenance("virtual", "slap", model="drawn")
+    return Captured((Frame(image, DeviceKind.FINGERPRINT, (), 500.0, NOW, of),))
+
+
+def test_a_slap_becomes_four_fingers_three_are_short_and_the_other_hand_is_told() -> None:
+    examiner = PipelineExaminer()
+    kept: list[Entry] = []
+    began = Began("e1", made_up_nik(0), "Sari", (DeviceKind.FINGERPRINT,), NOW)
+    session = Session.begin(began, examiner, kept.append)
+    right = places(DeviceKind.FINGERPRINT, RIGHT_FOUR)
+    left = places(DeviceKind.FINGERPRINT, LEFT_FOUR)
+
+    three = session.judge(taken(slap(RIGHT_FOUR[:3])), right)
+    assert three.verdict is Verdict.SHORT
+    assert "3 of 4 fingers were seen" in three.advice[0]
+    swapped = session.judge(taken(slap(LEFT_FOUR)), right)
+    assert swapped.verdict is Verdict.AGAIN
+    assert "other hand" in swapped.advice[0]
+    assert len(kept) == 1
+
+    while session.judge(taken(slap(RIGHT_FOUR)), right).verdict is not Verdict.ACCEPTED:
+        pass
+    assert set(session.taken) == set(right)
+    once_more = session.judge(taken(slap(RIGHT_FOUR, seed=2)), left)
+    assert once_more.verdict is Verdict.AGAIN
+    assert "other hand" in once_more.advice[0]
+
+
+def test_what_is_no_picture_of_a_finger_is_refused_in_words() -> None:
+    blank = np.full((500, 500), 250, np.uint8)
+    [seen] = PipelineExaminer().examine(taken(blank), places(DeviceKind.FINGERPRINT, RIGHT_FOUR[:1]))  # type: ignore[misc]
+    assert not seen.quality.usable
+    tiny = np.full((10, 10), 250, np.uint8)
+    unfit = PipelineExaminer().examine(taken(tiny), places(DeviceKind.FINGERPRINT, RIGHT_FOUR[:1]))
+    assert isinstance(unfit, Unfit)
+    assert "cannot be used" in unfit.advice
+
+
+# rekam card ---------------------------------------------------------------------------------------------
+
+
+def test_a_card_is_read_with_and_without_a_sam(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer = TestIssuer()
+    photo = cv2.imencode(".jpg", portrait(1)[..., ::-1])[1].tobytes()
+    holder = personalisation()
+    content = Personalisation(photo, holder.demographics, holder.signature, holder.minutiae)
+    free, whole = tmp_path / "free.toml", tmp_path / "whole.toml"
+    free.write_text("[cards]\n")
+    whole.write_text(f'[cards]\nsam_slot = "{SAM}"\n')
+    with card_table() as table:
+        table.card.insert(EktpCard.personalised(issuer, content))
+        table.sam.insert(TestSam(issuer))
+        said = json.loads(
+            cli("card", "read", "--station", free, "--reader", "Virtual PCD 0 slot 0", "--json").out
+        )
+        assert set(said) == {"uid", "photo"}
+        monkeypatch.setenv("REKAM_SAM_CODE", issuer.code.hex())
+        picture = tmp_path / "card.png"
+        shown = cli("card", "read", "--station", whole, "--picture", picture)
+        assert "3273014107900001" in shown.out
+        assert "SITI CONTOH" in shown.out
+        assert "good" in shown.out
+        assert picture.exists()
+        monkeypatch.setenv("REKAM_SAM_CODE", os.urandom(32).hex())
+        refused = cli("card", "read", "--station", whole, status=1)
+        assert "does not open with this code" in refused.err
+        monkeypatch.setenv("REKAM_SAM_CODE", "xyz")
+        assert "not hexadecimal" in cli("card", "read", "--station", whole, status=1).err
+        table.card.remove()
+        none = cli(
+            "card", "read", "--station", free, "--reader", "Virtual PCD 0 slot 0", "--seconds", "1", status=1
+        )
+        assert "no card was put in" in none.err
