@@ -1,4 +1,4 @@
-"""Live assistance: what a frame costs, whether its advice is that of the full pipeline, which frame is chosen.
+"""Live assistance: what a frame costs, whether advice is that of the full pipeline, which frame is chosen.
 
     python -m benchmarks.live_assistance [--people 6] [--eyes 4] [--sheet build/live_assistance.png]
 
@@ -6,12 +6,12 @@ Frames are made of the development portraits, enlarged until the eyes are some 1
 development eyes, and of drawn eyes (`benchmarks/synthetic_irises.py`). Each is spoilt in the ways named below
 and shown as a stream: the camera trembles a little, light and noise change. Then
 
-* agreement: of each word, how often the steady advice after the last frame and the full pipeline's feedback on
-  that frame both have it, only one of them, or neither;
+* agreement: of each word, how often the steady advice after the last frame and the full pipeline's feedback
+  on that frame both have it, only one of them, or neither;
 * flicker: how often a word comes or goes between two frames of a stream in which nothing happens, in the
   feedback of single frames and in the steady advice;
-* choice: in streams whose frames are spoilt more and less, the full quality of the chosen frame beside that of
-  the best, of a typical one, and of the first without advice;
+* choice: in streams whose frames are spoilt more and less, the full quality of the chosen frame beside that
+  of the best, of a typical one, and of the first without advice;
 * cost: processor time of a frame, one thread.
 
 The sheet shows frames with their advice: portraits of the data set, so it is not kept with the results.
@@ -111,17 +111,21 @@ def portrait(image: Image, how: Spoilt, beside: Image, finder: FaceFinder) -> Im
         image = with_covered_eyes(image, finder)
     if how.joined:
         image = np.concatenate([image, beside], axis=1)
-    motion = cv2.getRotationMatrix2D((image.shape[1] / 2, side / 2), how.turn, how.size)
-    motion[:, 2] += side * how.right, side * how.down
-    moved = cv2.warpAffine(image, motion, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE).astype(
-        np.float64
-    )
+    moved = carried(image, how.turn, how.size, (side * how.right, side * how.down))
     across = np.linspace(0, 1, image.shape[1])
     across = across[None, :, None] if image.ndim == 3 else across
-    lit = moved * how.light * (1 - how.shade * np.clip(3 * across - 1, 0, 1)) + how.lift
+    lit: Floats = moved * how.light * (1 - how.shade * np.clip(3 * across - 1, 0, 1)) + how.lift
     if how.blur:
-        lit = cv2.GaussianBlur(lit, (0, 0), how.blur)
+        lit = cv2.GaussianBlur(lit, (0, 0), how.blur).astype(np.float64, copy=False)
     return np.clip(lit, 0, 255).astype(np.uint8)
+
+
+def carried(image: Image, degrees: float, size: float, shift: tuple[float, float]) -> Floats:
+    """Turned and scaled about the middle and shifted, in pixels; the edge goes on beyond itself."""
+    height, width = image.shape[:2]
+    motion = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), degrees, size), np.float64)
+    motion[:, 2] += np.array(shift)
+    return cv2.warpAffine(image, motion, (width, height), borderMode=cv2.BORDER_REPLICATE).astype(np.float64)
 
 
 def with_covered_eyes(image: Image, finder: FaceFinder) -> Image:
@@ -129,26 +133,22 @@ def with_covered_eyes(image: Image, finder: FaceFinder) -> Image:
     image = image.copy()
     for face in finder.faces(image)[:1]:
         marks = finder.landmarks(image, face)
-        x, y, apart = *marks[:4].mean(axis=0), np.hypot(*(marks[0] - marks[2]))
-        cheek = np.median(
-            image[int(y + 0.5 * apart) : int(y + 0.7 * apart), int(x - apart / 2) : int(x + apart / 2)]
+        x, y = marks[:4].mean(axis=0).tolist()
+        apart = float(np.hypot(*(marks[0] - marks[2])))
+        left, right = int(x - apart), int(x + apart)
+        cheek = image[int(y + 0.5 * apart) : int(y + 0.7 * apart), int(x - apart / 2) : int(x + apart / 2)]
+        image[int(y - 0.15 * apart) : int(y + 0.15 * apart), left:right] = int(
+            np.median(cheek.astype(np.float64))
         )
-        image[int(y - 0.15 * apart) : int(y + 0.15 * apart), int(x - apart) : int(x + apart)] = cheek
     return image
 
 
 def stream(image: Image, seed: int, frames: int) -> Iterator[Image]:
     """The camera trembles, the lamp flickers, the sensor is noisy: nothing that calls for other advice."""
     rng = np.random.default_rng([SEED, seed])
-    height, width = image.shape[:2]
     for _ in range(frames):
-        motion = cv2.getRotationMatrix2D(
-            (width / 2, height / 2), rng.normal(0, 0.4), 1 + rng.normal(0, 0.004)
-        )
-        motion[:, 2] += rng.normal(0, 1.5, 2)
-        moved = cv2.warpAffine(image, motion, (width, height), borderMode=cv2.BORDER_REPLICATE).astype(
-            np.float64
-        )
+        turn, size = rng.normal(0, 0.4), 1 + rng.normal(0, 0.004)
+        moved = carried(image, turn, size, (rng.normal(0, 1.5), rng.normal(0, 1.5)))
         noisy = moved * (1 + rng.normal(0, 0.015)) + rng.normal(0, 1.5, image.shape)
         yield np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 

@@ -302,7 +302,10 @@ class _Producers:
         self._harvester: Harvester = Harvester(config=ParameterSet({ParameterKey.LOGGER: quiet}))
         self._settings = {ParameterKey.ENABLE_AUTO_CHUNK_DATA_UPDATE: False}
         for file in files:
-            self._harvester.add_file(file)
+            try:
+                self._harvester.add_file(file, check_validity=True)
+            except OSError as error:
+                raise DeviceUnavailable(f"the GenTL producer {file} cannot be loaded: {error}") from error
 
     def cameras(self) -> list["Found"]:
         """What is plugged in, asked anew."""

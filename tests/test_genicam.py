@@ -202,6 +202,13 @@ def test_producers_are_found_where_the_standard_says(
         GenicamDriver().discover()
 
 
+def test_a_producer_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.cti"
+    broken.write_bytes(b"no library")
+    with pytest.raises(DeviceUnavailable, match=r"broken\.cti"):
+        GenicamDriver((str(broken),)).discover()
+
+
 def test_a_preview_streams_and_a_capture_in_between_leaves_it_running(driver: GenicamDriver) -> None:
     camera = driver.open(CAMERA)
     preview = camera.preview(SPEC)
