@@ -4,9 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MILVUS := .milvus/.installed
+# Device stacks, and what their Python bindings are built with; installed where one is missing.
+PACKAGES := strace gcc pkg-config swig pcscd vsmartcard-vpcd libpcsclite-dev libfprint-2-2 gir1.2-fprint-2.0 \
+	libgirepository1.0-dev libcairo2-dev
 export REKAM_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help setup test check format proto demo bench bench-scale fuzz clean
+.PHONY: help setup test check format proto demo demo-station bench bench-scale fuzz clean
 
 help:            ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -14,10 +17,13 @@ help:            ## list the commands
 setup: $(STAMP) $(MILVUS)  ## install everything, system packages too
 
 $(STAMP): pyproject.toml
-	@command -v strace >/dev/null || (apt-get update -qq && apt-get install -y -qq strace)
+	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || (apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES))
+	@$(PYTHON) -c 'import os, sysconfig as s; exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || \
+		apt-get install -y -qq python3-dev
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -q -e . --group dev
+	$(BIN)/python -m pip install -q -e '.[devices]' --group dev
 	@touch $(STAMP)
 
 # A Milvus server for the tests, away from everything else: its client is older than ours, and is left out.
@@ -46,6 +52,9 @@ proto: setup     ## regenerate rekam/v1 from proto/
 
 demo: setup      ## enrol people over gRPC, bring some back under new NIKs (DATA=, IRISES=, FACES=folders of real ones)
 	$(BIN)/python -m benchmarks.demo $(if $(DATA),--data $(DATA)) $(if $(IRISES),--irises $(IRISES)) $(if $(FACES),--faces $(FACES))
+
+demo-station: setup ## two encounters of one person from virtual devices, to UNIQUE and to DUPLICATE, with pictures
+	$(BIN)/python -m benchmarks.demo_station
 
 bench: setup     ## measure every figure of the README, into benchmarks/results/ (several hours)
 	$(BIN)/python -m benchmarks.accuracy --cache .bench-cache

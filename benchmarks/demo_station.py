@@ -51,6 +51,7 @@ from rekam.session import Began, Session, Step
 from rekam.session import Params as SessionParams
 from rekam.spool import Spool
 from rekam.station.attendance import Attendance
+from rekam.station.capture_command import holder_of, holder_words
 from rekam.station.card_command import SAM_CODE, read_card
 from rekam.station.examiner import PipelineExaminer
 from rekam.station.outbox import Outbox, Sent
@@ -145,9 +146,11 @@ def _encounter(
     of, born = read.demographics, read.demographics.birth_date.isoformat()
     kinds = load_station(station).captures
     session = box.begin(Began(name, of.nik, "demo", kinds, datetime.now(UTC), born))
-    if not Attendance(supervisor, PipelineExaminer(), visitor).attend(session):
-        raise typer.BadParameter(f"the session stopped at {session.step}")
+    with Attendance(supervisor, PipelineExaminer(), visitor) as attendance:
+        if not attendance.attend(session):
+            raise typer.BadParameter(f"the session stopped at {session.step}")
     console.print(summary(session))
+    console.print(f"holder of the card: {holder_words(holder_of(read, session))}", highlight=False)
     Image.fromarray(encounter_picture(session)).save(picture)
     console.print(f"picture of what was captured: {picture}", highlight=False, soft_wrap=True)
     session.seal()
@@ -263,7 +266,7 @@ def _draw(out: Path) -> None:
             template = extractor.extract(Sample(drawn, synthetic_prints.PPI, position)).template
             assert template is not None
             number = 1 if position == FingerPosition.RIGHT_INDEX else 2
-            (out / f"minutiae-{number}").write_bytes(card_of(template, CardSize.NORMAL).to_bytes())
+            (out / f"minutiae-{number}").write_bytes(card_of(template, CardSize.COMPACT).to_bytes())
     for eye in (EyePosition.RIGHT, EyePosition.LEFT):
         for visit in (1, 2):
             taken = synthetic_irises.capture(2 * NUMBER + eye, visit)

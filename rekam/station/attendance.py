@@ -9,7 +9,8 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from capture.best_frame import FrameChoice
 from capture.quality import Feedback, Quality
@@ -83,7 +84,7 @@ class Assistant(Protocol):
 
 
 class Attendance:
-    """Leads sessions through the devices of one supervisor. Not thread-safe."""
+    """Leads sessions through the devices of one supervisor, until it is closed. Not thread-safe."""
 
     def __init__(
         self,
@@ -106,6 +107,19 @@ class Attendance:
             if result.verdict is not Verdict.ACCEPTED and not self._decided(session, step, result):
                 return False
         return True
+
+    def close(self) -> None:
+        """Let go of the devices."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _decided(self, session: Session, step: Step, result: Result) -> bool:
         """Carry out what the operator decides; False to stop."""
