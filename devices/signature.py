@@ -5,7 +5,6 @@ InkML (W3C, 2011): they are drawn, and go along as they came. A signature is sto
 """
 
 import io
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ class Params:
     most_bytes: int = 4 << 20
     most_pixels: int = 8_000_000
     most_points: int = 50_000
+    farthest: float = 1e9  # a coordinate
     width: int = 600  # pixels of drawn strokes, as wide as high at most
     margin: int = 12
     pen: int = 3
@@ -165,8 +165,8 @@ def strokes(data: bytes, params: Params) -> list[NDArray[np.float64]]:
         except ValueError as broken:
             raise DeviceProtocolError(f"a trace that is not x y, x y: {broken}") from broken
         points += len(rows)
-        if points > params.most_points or not all(math.isfinite(value) for row in rows for value in row):
-            raise DeviceProtocolError("a signature of too many points, or of infinite ones")
+        if points > params.most_points or not (abs(traces[-1]) <= params.farthest).all():
+            raise DeviceProtocolError("a signature of too many points, or of points too far away")
     if not traces:
         raise DeviceProtocolError("a signature without a stroke")
     return traces
@@ -182,5 +182,5 @@ def drawing(traces: list[NDArray[np.float64]], params: Params) -> NDArray[np.uin
     paper = np.full((height, width), 255, np.uint8)
     for trace in traces:
         line = np.rint((trace - low) * scale + params.margin).astype(np.int32)
-        cv2.polylines(paper, [line.reshape(-1, 1, 2)], False, (0,), params.pen, cv2.LINE_AA)
+        cv2.polylines(paper, [line.reshape(-1, 1, 2)], len(line) == 1, (0,), params.pen, cv2.LINE_AA)
     return paper

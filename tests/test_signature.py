@@ -1,91 +1,159 @@
-"""The signature goes with the encounter: kept, shown, erased with it, and compared with nothing."""
+"""Signatures: images and strokes, taken when they are complete, refused when they are something else."""
 
-import io
-import random
-from collections.abc import Iterator
+import threading
+from io import BytesIO
 from pathlib import Path
 
-import grpc
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from rekam.v1 import case_pb2, enrollment_pb2, types_pb2
-from tests.bodies import Body, body, enroll_body
-from tests.service import Service, recorded, refused, running
+from devices.device import Captured, CaptureSpec, Condition, TimedOut
+from devices.errors import DeviceProtocolError, DeviceRemoved
+from devices.frame import DeviceKind
+from devices.signature import Params, SignatureDriver, drawing, picture, strokes
+
+INK = b"""<?xml version="1.0"?>
+<ink xmlns="http://www.w3.org/2003/InkML">
+  <trace>10 0, 9 14, 8 28 7, 7 42</trace>
+  <trace> 130.5 155
+          , 144 159 </trace>
+</ink>"""
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with running(tmp_path / "data") as started:
-        yield started
+def png(width: int, height: int, mode: str = "L", colour: int | tuple[int, ...] = 200) -> bytes:
+    file = BytesIO()
+    Image.new(mode, (width, height), colour).save(file, "PNG")
+    return file.getvalue()
 
 
-def signed(request_id: str, number: int, shown: Body, signature: bytes) -> enrollment_pb2.EnrollRequest:
-    request = enroll_body(request_id, number, shown)
-    request.signature = signature
-    return request
+def captured(pad: Path, seconds: float = 30.0) -> Captured:
+    outcome = SignatureDriver((pad,)).open(str(pad)).capture(CaptureSpec(seconds=seconds))
+    assert isinstance(outcome, Captured)
+    return outcome
 
 
-def signature(shade: int) -> bytes:
-    written = io.BytesIO()
-    Image.frombytes("L", (168, 44), random.Random(shade).randbytes(168 * 44)).save(written, "PNG")
-    return written.getvalue()
+def test_a_file_gives_its_picture(tmp_path: Path) -> None:
+    pad = tmp_path / "signed.png"
+    pad.write_bytes(png(40, 20))
+    (frame,) = captured(pad).frames
+    assert frame.kind is DeviceKind.SIGNATURE
+    assert frame.pixels.shape == (20, 40, 3)
+    assert (frame.pixels == 200).all()
 
 
-def kept(service: Service, encounter_id: str) -> bytes:
-    request = enrollment_pb2.GetEncounterRequest(encounter_id=encounter_id)
-    return service.client.enrollment.GetEncounter(request, timeout=60).signature
+def test_strokes_are_drawn_and_kept_as_they_came(tmp_path: Path) -> None:
+    pad = tmp_path / "signed.inkml"
+    pad.write_bytes(INK)
+    outcome = captured(pad)
+    (frame,), (record,) = outcome.frames, outcome.records
+    assert (record.data, record.format) == (INK, "InkML")
+    params = Params()
+    height, width = frame.pixels.shape
+    assert max(height, width) == params.width
+    dark = np.argwhere(frame.pixels < 128)
+    assert dark.min() >= params.margin - params.pen
+    assert (dark.max(axis=0) <= np.array([height, width]) - params.margin + params.pen).all()
+    rows, columns = dark[dark[:, 1] < width // 3].T
+    assert columns[rows == rows.min()].mean() > columns[rows == rows.max()].mean()  # leans as it was written
 
 
-def test_a_signature_is_kept_as_it_was_sent_and_compared_with_nothing(service: Service) -> None:
-    same = signature(60)
-    first, second = (
-        recorded(service.client.enrollment.Enroll(signed(f"r{n}", n, body(n), same), timeout=60))
-        for n in range(2)
-    )
-    assert first.decision == second.decision == types_pb2.DECISION_UNIQUE
-    assert kept(service, first.encounter_id) == kept(service, second.encounter_id) == same
-    added = enrollment_pb2.AddEncounterRequest(
-        request_id="add", subject_id=first.subject_id, signature=signature(80)
-    )
-    again = enroll_body("", 0, body(0).again(1))
-    added.samples.extend(again.samples)
-    added.missing.extend(again.missing)
-    later = recorded(service.client.enrollment.AddEncounter(added, timeout=60))
-    assert kept(service, later.encounter_id) == signature(80)
-    unsigned = recorded(service.client.enrollment.Enroll(enroll_body("u", 3, body(3)), timeout=60))
-    assert kept(service, unsigned.encounter_id) == b""
+def test_a_stroke_of_one_point_is_a_dot() -> None:
+    assert drawing(strokes(b"<ink><trace>5 5</trace></ink>", Params()), Params()).min() == 0
 
 
-def test_a_signature_is_erased_with_its_encounter(tmp_path: Path) -> None:
-    first, second = signature(60), signature(70)
-    with running(tmp_path) as service:
-        enroll = service.client.enrollment.Enroll
-        subject = recorded(enroll(signed("a", 0, body(0), first), timeout=60)).subject_id
-        held = recorded(enroll(signed("b", 1, body(0).again(1), second), timeout=60))
-        assert held.decision == types_pb2.DECISION_DUPLICATE
-        service.client.cases.ResolveCase(
-            case_pb2.ResolveCaseRequest(
-                request_id="c",
-                case_id=held.case_id,
-                resolution=case_pb2.RESOLUTION_REJECTED,
-                operator="a test",
-            ),
-            timeout=60,
-        )
-        assert kept(service, held.encounter_id) == b""
-        service.client.enrollment.DeleteSubject(
-            enrollment_pb2.DeleteSubjectRequest(request_id="d", subject_id=subject), timeout=60
-        )
-    left = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    for gone in (first, second):
-        assert gone[60:120] not in left
+def test_transparent_paper_is_white() -> None:
+    assert (picture(png(4, 4, "RGBA", (0, 0, 0, 0)), Params()) == 255).all()
+
+
+def test_a_folder_gives_what_is_written_from_now_on_when_it_is_complete(tmp_path: Path) -> None:
+    (tmp_path / "old.png").write_bytes(png(10, 10))
+    data = png(300, 100)
+
+    def sign() -> None:
+        with (tmp_path / "new.png").open("wb", buffering=0) as file:
+            for start in range(0, len(data), 100):
+                file.write(data[start : start + 100])
+                threading.Event().wait(0.02)
+
+    threading.Timer(0.3, sign).start()
+    (frame,) = captured(tmp_path).frames
+    assert frame.pixels.shape == (100, 300, 3)
+
+
+def test_nobody_signs(tmp_path: Path) -> None:
+    (tmp_path / "old.png").write_bytes(png(10, 10))
+    pad = SignatureDriver((tmp_path,)).open(str(tmp_path))
+    assert pad.capture(CaptureSpec(seconds=0.1)) == TimedOut(0.1)
+
+
+def test_a_pad_that_is_gone_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "pad"
+    folder.mkdir()
+    driver = SignatureDriver((folder, tmp_path / "never"))
+    assert [info.id for info in driver.discover()] == [str(folder)]
+    pad = driver.open(str(folder))
+    threading.Timer(0.3, folder.rmdir).start()
+    with pytest.raises(DeviceRemoved):
+        pad.capture(CaptureSpec(seconds=60))
+    assert pad.health().condition is Condition.REMOVED
+    with pytest.raises(DeviceRemoved):
+        driver.open(str(folder))
 
 
 @pytest.mark.parametrize(
-    "given", [b"no image", b"\x89PNG\r\n\x1a\nhalf", b"\xff\xa0\xff\xa5", bytes(2**20 + 1)]
+    "data",
+    [
+        b"",
+        b"no picture",
+        b"<ink></ink>",
+        b"<ink><trace></trace></ink>",
+        b"<ink><trace>1 2, 3</trace></ink>",
+        b"<ink><trace>1 nan</trace></ink>",
+        b"<ink><trace>1 1e999</trace></ink>",
+        b"<ink><trace>1e308 0, -1e308 0</trace></ink>",
+        b"<ink><trace>" + b"1 2," * 60_000 + b"1 2</trace></ink>",
+        b"<ink>",
+        b'<!DOCTYPE i [<!ENTITY a "aaaaaaaaaa">'
+        + b"".join(b'<!ENTITY %c "%s">' % (98 + level, b"&%c;" % (97 + level) * 10) for level in range(12))
+        + b"]><ink><trace>&m;</trace></ink>",
+        png(4000, 4000),
+        png(40, 40)[:60],
+        bytes(5 << 20),
+    ],
 )
-def test_what_is_no_image_is_refused(service: Service, given: bytes) -> None:
-    request = signed("r", 0, body(0), given)
-    refusal = refused(service.client.enrollment.Enroll, request, grpc.StatusCode.INVALID_ARGUMENT)
-    assert set(refusal.fields) == {"signature"}
+def test_what_is_no_signature_is_refused(data: bytes, tmp_path: Path) -> None:
+    pad = tmp_path / "pad"
+    pad.write_bytes(data)
+    with pytest.raises(DeviceProtocolError):
+        captured(pad)
+
+
+SPOILT = st.one_of(
+    st.binary(max_size=300),
+    st.builds(
+        lambda data, place, new: data[: place % len(data)] + new + data[place % len(data) + 1 :],
+        st.sampled_from([INK, png(20, 10), png(9, 9, "RGBA", (1, 2, 3, 4))]),
+        st.integers(0, 10_000),
+        st.binary(max_size=4),
+    ),
+    st.lists(st.tuples(st.floats(), st.floats()), max_size=20).map(
+        lambda points: b"<ink><trace>%s</trace></ink>" % ",".join(f"{x} {y}" for x, y in points).encode()
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SPOILT)
+def test_spoilt_files_raise_nothing_else(data: bytes) -> None:
+    params = Params(most_pixels=1000)
+    try:
+        if data.startswith(b"<"):
+            drawn = drawing(strokes(data, params), params)
+            assert max(drawn.shape) <= params.width
+        else:
+            picture(data, params)
+    except DeviceProtocolError:
+        pass
