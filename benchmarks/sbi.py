@@ -60,12 +60,10 @@ def _service_figures(identity: Identity, trust: TrustedRoots, repeats: int, kill
         device = driver.open(name)
         spec = CaptureSpec(SLAP_FINGERS)
         figures = {
-            "discovery, 100 ports, 3 devices, ms": _milliseconds(driver.discover, repeats),
-            "opening, ms": _milliseconds(lambda: driver.open(name), repeats),
-            "health, ms": _milliseconds(device.health, repeats),
-            "capture of a slap, simulator and client, ms": _milliseconds(
-                lambda: device.capture(spec), repeats
-            ),
+            **_timed("discovery, 100 ports, 3 devices", driver.discover, repeats),
+            **_timed("opening", lambda: driver.open(name), repeats),
+            **_timed("health", device.health, repeats),
+            **_timed("capture of a slap", lambda: device.capture(spec), repeats),
         }
         with closing(device.preview(spec)) as live:
             next(live)
