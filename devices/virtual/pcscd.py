@@ -95,7 +95,7 @@ class Pcscd:
             listening.listen(64)
             return subprocess.Popen(
                 [self._setpriv, "--pdeathsig", "KILL", "sh", "-c", _START, "sh", *command],
-                stdin=listening,
+                stdin=listening.fileno(),
                 stdout=log,
                 stderr=log,
                 user=nobody,
