@@ -1,5 +1,6 @@
 """The workstation as an operator has it: commands, slaps through the pipelines, a server that loads none."""
 
+import importlib
 import json
 import os
 import re
@@ -19,9 +20,12 @@ from PIL import Image
 from benchmarks.encounters import made_up_nik
 from benchmarks.synthetic_portraits import portrait
 from benchmarks.synthetic_slaps import LEFT_FOUR, RIGHT_FOUR, Hands, Kind, drawn_slap, hands
-from devices.device import Captured
+from devices.device import Captured, CaptureSpec, TimedOut
 from devices.ektp import Personalisation
+from devices.errors import DeviceRemoved
 from devices.frame import DeviceKind, Frame, Provenance
+from devices.position import FingerPosition
+from devices.supervisor import Supervisor
 from devices.virtual.ektp_card import EktpCard
 from devices.virtual.test_sam import TestIssuer, TestSam
 from rekam.errors import InvalidSettings
@@ -29,9 +33,11 @@ from rekam.session import Began, Entry, Session, Unfit, Verdict, places
 from rekam.station.examiner import PipelineExaminer
 from rekam.station.settings import drivers, load_station
 from tests.card_places import SAM, card_table, personalisation
+from tests.conftest import ROOT
 from tests.service import running
 from tests.test_cli import Cli
 
+PAGE = ROOT / "docs" / "station.md"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 INK = "<ink><trace>0 0, 40 30, 80 0</trace><trace>0 40, 80 40</trace></ink>"
 HEAVY = ("gi", "smartcard", "harvesters", "genicam", "cryptography")
@@ -245,6 +251,48 @@ def test_what_is_no_picture_of_a_finger_is_refused_in_words() -> None:
     unfit = PipelineExaminer().examine(taken(tiny), places(DeviceKind.FINGERPRINT, RIGHT_FOUR[:1]))
     assert isinstance(unfit, Unfit)
     assert "cannot be used" in unfit.advice
+
+
+# docs/station.md ----------------------------------------------------------------------------------------
+
+
+def test_every_test_the_page_names_is_there() -> None:
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", PAGE.read_text(encoding="utf-8"))
+    assert len(named) >= 20
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+
+
+def test_the_station_file_of_the_page_is_one(tmp_path: Path) -> None:
+    [text] = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    file = tmp_path / "station.toml"
+    file.write_text(text)
+    assert len(drivers(load_station(file))[0]) == 7
+
+
+def test_the_driver_of_the_page_works_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(code.splitlines()) < 100
+    (tmp_path / "folder_scanner.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    module = importlib.import_module("folder_scanner")
+    scanner = tmp_path / "scanner"
+    scanner.mkdir()
+    drawn = np.tile(np.arange(256, dtype=np.uint8), (300, 1))
+    with Supervisor([module.FolderScannerDriver((scanner,))]) as supervisor:
+        [info] = supervisor.devices()
+        device = supervisor.open("folder-scanner", info.id)
+        threading.Timer(0.5, lambda: Image.fromarray(drawn).save(scanner / "1.png")).start()
+        outcome = device.capture(CaptureSpec((FingerPosition.RIGHT_INDEX,), seconds=10))
+        assert isinstance(outcome, Captured)
+        assert np.array_equal(outcome.frames[0].pixels, drawn)
+        assert isinstance(device.capture(CaptureSpec((FingerPosition.RIGHT_INDEX,), seconds=0.2)), TimedOut)
+        scanner.rename(tmp_path / "away")
+        with pytest.raises(DeviceRemoved):
+            device.capture(CaptureSpec((FingerPosition.RIGHT_INDEX,), seconds=5))
 
 
 # rekam card ---------------------------------------------------------------------------------------------
