@@ -125,6 +125,7 @@ class OpencvCamera:
         mode = _mode(path)
         self._node = stat.S_ISCHR(mode)
         os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(driver.params.seconds_without_frame)
+        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "probesize;65536|fpsprobesize;0"  # or it waits for 5 MB
         cv2.setNumThreads(1)  # its pool would spin between frames
         self._again = not self._node and not stat.S_ISFIFO(mode)
         self._pause = 1 / driver.params.frames_per_second if self._again else 0.0
