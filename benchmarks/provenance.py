@@ -22,7 +22,9 @@ LIBRARIES = (
 
 def provenance() -> dict[str, object]:
     """Everything a result file should say about its origin, as JSON values."""
-    changed = _git("status", "--porcelain", "--", "capture", "matching", "rekam", "benchmarks/*.py")
+    changed = _git(
+        "status", "--porcelain", "--", "devices", "capture", "matching", "rekam", "benchmarks/*.py"
+    )
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted": changed.splitlines(),
