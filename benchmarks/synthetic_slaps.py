@@ -147,6 +147,7 @@ def _patch(person: Hands, position: FingerPosition, kind: Kind, rng: np.random.G
         below = _ink(impression(person.joint, int(rng.integers(2**31)), joint))
         if rng.random() < 0.5:
             below = below[::-1]
+        below = _narrowed(below, (box[2] - box[0]) / (2 * person.joint.half_width))
         gap = float(np.clip(rng.normal(8 if heavy else 28, 18), -8, 80))
         start = round(box[3] + gap - _box(below)[1])
         ink[start : start + below.shape[0]] = np.maximum(ink[start : start + below.shape[0]], below)
@@ -259,6 +260,13 @@ def _laid(position: FingerPosition, patch: Patch, move: Field) -> Laid:
     inside = ((spots >= 0) & (spots < GLASS[::-1])).all(1).mean()
     angle = float(np.degrees(np.arctan2(move[1, 0], move[0, 0])))
     return Laid(position, corners, angle, float(inside))
+
+
+def _narrowed(ink: Field, share: float) -> Field:
+    """The same print, as much smaller as its finger, about its middle column."""
+    middle = ink.shape[1] / 2
+    move = np.array([[share, 0, middle - share * middle], [0, share, 0]], np.float32)
+    return np.asarray(cv2.warpAffine(ink, move, ink.shape[::-1]), np.float32)
 
 
 def _dryness(shape: tuple[int, ...], rng: np.random.Generator) -> Field:

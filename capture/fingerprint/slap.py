@@ -27,7 +27,7 @@ class Params:
     is taken; `least_energy` in grey levels and `share_of_strong`: where there are ridges; `widths` of the
     boxes, how `long` they are for their width and how long a `whole` last phalanx is; `least_score` of a box,
     and `sure_score` of one which is less `aside` of another, relative to both widths. What lies within `own`
-    widths of its axis is a finger's own.
+    widths of its axis is a finger's own; `trust` is put in the lean that is seen.
     A finger ends where fewer than `edge` of the pixels are ridges at least `faint` times as strong as usual,
     its last phalanx where fewer than `joint` are. `margin` around a finger's image; `at_edge`: this near to
     the glass's edge it is cut off.
@@ -42,7 +42,7 @@ class Params:
     spread: float = 12.0
     least_energy: float = 2.5
     share_of_strong: float = 0.35
-    widths: tuple[int, ...] = (180, 220, 260, 300, 345, 395)
+    widths: tuple[int, ...] = (150, 180, 220, 260, 300, 345, 395)
     long: float = 1.35
     whole: float = 1.65
     least_score: float = 0.42
@@ -51,7 +51,8 @@ class Params:
     hardly_aside: float = 0.22
     own: float = 0.56
     most_tilt: float = 55.0
-    most_lean: float = 18.0
+    most_lean: float = 12.0
+    trust: float = 0.65
     edge: float = 0.4
     faint: float = 0.5
     joint: float = 0.6
@@ -245,11 +246,13 @@ def _boxes(upright: Floats, params: Params) -> list[_Box]:
     for y, x in np.argwhere(peaks):
         candidates.append(_Box(float(x), float(y), params.widths[which[y, x]] / _STEP, float(best[y, x])))
     # The highest come first; what lies below in the same columns is the rest of that finger, unless it is
-    # well aside and clearly free: a little finger below the ring finger.
+    # clearly free and farther out than any other: a little finger below the ring finger.
     chosen: list[_Box] = []
     for box in sorted(candidates, key=lambda one: (one.y, one.x)):
         aside = min((abs(box.x - one.x) / (box.width + one.width) for one in chosen), default=1.0)
-        if aside > params.aside or (aside > params.hardly_aside and box.score >= params.sure_score):
+        outermost = all(box.x < one.x for one in chosen) or all(box.x > one.x for one in chosen)
+        sure = outermost and box.score >= params.sure_score
+        if aside > (params.hardly_aside if sure else params.aside):
             chosen.append(box)
     return sorted(chosen, key=lambda one: one.x)
 
@@ -317,13 +320,14 @@ def _finger(
     strip = _strip(band, middle, tilt, room, params)
     columns = (np.arange(strip.shape[1]) - strip.shape[1] / 2) / 2 + box.x
     rows = (np.arange(strip.shape[0]) - strip.shape[0] / 2) / 2 + box.y + 0.7 * box.width
-    # 2. Its lean: where the middle of its ridges lies from row to row.
+    # 2. Its lean: where the middle of its ridges lies from row to row; halfway to none, for it is uncertain.
     own = strip * ((columns > left) & (columns < right))
     along = (rows > box.y + 0.15 * box.width) & (rows < box.y + params.long * box.width)
     weight = own[along].sum(1) + 1e-6
     centre = (own[along] * columns).sum(1) / weight
     slope = np.polyfit(rows[along], centre, 1, w=np.sqrt(weight))[0]
-    lean = float(np.clip(-np.degrees(np.arctan(slope)), -params.most_lean, params.most_lean))
+    seen = -params.trust * float(np.degrees(np.arctan(slope)))
+    lean = float(np.clip(seen, -params.most_lean, params.most_lean))
     # 3. Turned as the finger is: sides and tip where ridges end, then the joint.
     angle = tilt + lean
     strip = _strip(band, middle, angle, room, params)
