@@ -93,7 +93,8 @@ def _values(
         lines = np.ascontiguousarray(_lines(data, size * width, height, padding))
         if size == 1:
             return lines
-        return np.clip(lines.view("<u2") >> (bits - 8), 0, 255).astype(np.uint8)
+        wide = lines.view(np.dtype("<u2")) >> (bits - 8)
+        return wide.clip(0, 255).astype(np.uint8)
     # Lines that do not end with a byte run on into the next.
     stored = 12 if packing == "Packed" else bits
     rows, row = (height, width) if width * stored % 8 == 0 else (1, width * height)

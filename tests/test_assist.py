@@ -82,7 +82,7 @@ def extractor() -> FaceExtractor:
 def moved(image: Image, turn: float = 0.0, size: float = 1.0, right: float = 0.0, down: float = 0.0) -> Image:
     height, width = image.shape[:2]
     motion = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), turn, size), np.float64)
-    motion[:, 2] += np.array([right, down])
+    motion[:, 2] += np.array((right, down))
     return cv2.warpAffine(image, motion, (width, height), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
 
 
@@ -93,7 +93,7 @@ def watched(image: Image, frames: int = 4) -> FaceAssistance:
 
 
 def shaded(image: Image) -> Image:
-    light = np.linspace(3, -2.2, image.shape[1]).clip(0.2, 1)
+    light = np.clip(np.linspace(3, -2.2, image.shape[1]), 0.2, 1)
     return np.asarray(image * light[None, :, None], np.uint8)
 
 
