@@ -1,6 +1,7 @@
 """`rekam capture`: an encounter at this workstation, and `rekam spool`: what waits here to be sent."""
 
 import getpass
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,16 +29,13 @@ spool_app = typer.Typer(no_args_is_help=True, help="Encounters that wait at this
 out = Console()
 err = Console(stderr=True)
 
-Passphrase = Annotated[
-    str | None,
-    typer.Option(envvar="REKAM_SPOOL_PASSPHRASE", help="Of the spool; asked for where not given."),
-]
 Server = Annotated[
     str | None,
     typer.Option(
         "--server", envvar="REKAM_SERVER", help="Address of the server, in place of the station's setting."
     ),
 ]
+PASSPHRASE = "REKAM_SPOOL_PASSPHRASE"
 _EXITS = {"waiting": 4, "reopened": 3, "refused": 1, "open": 5}
 
 
@@ -58,7 +56,6 @@ def capture_command(
             "they are never taken for a citizen's.",
         ),
     ] = None,
-    passphrase: Passphrase = None,
     picture: Annotated[
         Path | None, typer.Option(help="Write what was captured, side by side, as a PNG.")
     ] = None,
@@ -75,7 +72,7 @@ def capture_command(
     """
     if [bool(nik), card, bool(resume)].count(True) != 1:
         raise InvalidRequest([("", "give either a NIK, --card or --resume")])
-    with _outbox(station, passphrase) as (box, examiner, settings):
+    with _outbox(station) as (box, examiner, settings):
         if operator_samples is not None:
             _keep_operator(box, examiner, operator_samples)
         read = _read(station) if card else None
@@ -101,9 +98,9 @@ def capture_command(
 
 
 @spool_app.command("list")
-def list_command(station: Station = None, passphrase: Passphrase = None) -> None:
+def list_command(station: Station = None) -> None:
     """List the encounters of this workstation: what waits, and what the service said of those it has."""
-    with _outbox(station, passphrase) as (box, _, _):
+    with _outbox(station) as (box, _, _):
         table = Table("encounter", "state", "decision", "recorded as", "")
         for one in box.states():
             cells = (one.name, one.sync.value, one.decision, one.encounter_id, one.text)
@@ -112,9 +109,9 @@ def list_command(station: Station = None, passphrase: Passphrase = None) -> None
 
 
 @spool_app.command("send")
-def send_command(station: Station = None, passphrase: Passphrase = None, server: Server = None) -> None:
+def send_command(station: Station = None, server: Server = None) -> None:
     """Send what waits, oldest first. Exit status 4: something waits on."""
-    with _outbox(station, passphrase) as (box, _, settings):
+    with _outbox(station) as (box, _, settings):
         _send(box, server or settings.server, None)
 
 
@@ -122,17 +119,16 @@ def send_command(station: Station = None, passphrase: Passphrase = None, server:
 def discard_command(
     name: Annotated[str, typer.Argument(help="Which encounter.")],
     station: Station = None,
-    passphrase: Passphrase = None,
 ) -> None:
     """Give up an encounter that the service has not recorded; what was captured is erased."""
-    with _outbox(station, passphrase) as (box, _, _):
+    with _outbox(station) as (box, _, _):
         box.discard(name)
     out.print(f"{name} is erased", highlight=False)
 
 
 @contextmanager
 def _outbox(
-    station: Path | None, passphrase: str | None
+    station: Path | None,
 ) -> "Iterator[tuple[Outbox, PipelineExaminer, StationSettings]]":
     """The spool of a station, opened; what was repaired or damaged is said."""
     from rekam.session import Params
@@ -142,7 +138,8 @@ def _outbox(
     from rekam.station.settings import load_station
 
     settings = load_station(station)
-    word = passphrase or getpass.getpass("passphrase of the spool: ")
+    # No option of the command: others can see those.
+    word = os.environ.get(PASSPHRASE) or getpass.getpass("passphrase of the spool: ")
     if not word:
         raise SpoolError("the spool needs a passphrase")
     params = Params(settings.good_quality, settings.best_of, settings.seconds)
