@@ -224,8 +224,13 @@ class _Vouched:
 
 
 def _vouched(service: "_Service", roots: "_Roots") -> "Iterator[_Vouched | DeviceError]":
-    """The devices that a service describes, or why a description is not believed."""
-    for token in service.device_infos():
+    """The devices that a service describes, or why a description is not believed, or not there."""
+    try:
+        tokens = service.device_infos()
+    except DeviceError as error:
+        yield error
+        return
+    for token in tokens:
         now = datetime.now(UTC)
         try:
             description = read_description(verified(token, roots, now).payload)

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 
 import numpy as np
 import pytest
@@ -66,20 +67,32 @@ REQUEST = CaptureRequest(
     NOW,
 )
 
-with _Server(Settings(identity())) as _server:
-    TOLD = json.loads(REQUEST.to_bytes())
-    CAPTURE = json.dumps(_server.capture("RCAPTURE", TOLD)).encode()
-    MESSAGES = (
-        CAPTURE,
-        json.dumps(_server.discovery("Biometric Device")).encode(),
-        json.dumps(_server.infos()).encode(),
-        json.dumps(dict(_server.digital_id(SLAP))).encode(),
-        json.dumps([{"error": {"errorCode": "605", "errorInfo": "gone"}}]).encode(),
-    )
-    IDENTITY = read_digital_id(MESSAGES[3])
-    TOKEN = json.loads(MESSAGES[2])[0]["deviceInfo"]
-ROOTS = [x509.load_pem_x509_certificate(identity().root)]
 
+@cache
+def messages() -> tuple[bytes, ...]:
+    """A message of each kind; the capture first, then discovery, descriptions, digital id and an error."""
+    with _Server(Settings(identity())) as server:
+        made = (
+            server.capture("RCAPTURE", json.loads(REQUEST.to_bytes())),
+            server.discovery("Biometric Device"),
+            server.infos(),
+            dict(server.digital_id(SLAP)),
+            [{"error": {"errorCode": "605", "errorInfo": "gone"}}],
+        )
+    return tuple(json.dumps(one).encode() for one in made)
+
+
+@cache
+def roots() -> list[x509.Certificate]:
+    return [x509.load_pem_x509_certificate(identity().root)]
+
+
+def signed_token() -> str:
+    token: str = json.loads(messages()[2])[0]["deviceInfo"]
+    return token
+
+
+MESSAGES = st.integers(0, 4).map(lambda at: messages()[at])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -122,7 +135,7 @@ def test_any_json(value: object) -> None:
 
 
 @FUZZ
-@given(st.sampled_from(MESSAGES), EDITS)
+@given(MESSAGES, EDITS)
 def test_damaged_messages(message: bytes, edits: list[tuple[int, int, bytes]]) -> None:
     for reader in READERS:
         refuses_or_reads(reader, edited(message, edits))
@@ -132,7 +145,7 @@ def test_damaged_messages(message: bytes, edits: list[tuple[int, int, bytes]]) -
 @given(st.data())
 def test_messages_with_a_part_of_another_kind(data: st.DataObject) -> None:
     """Every place of every message, the payloads of tokens too, takes any JSON."""
-    message = json.loads(data.draw(st.sampled_from(MESSAGES)))
+    message = json.loads(data.draw(MESSAGES))
     items = message.get("biometrics", [message]) if isinstance(message, dict) else message
     item = data.draw(st.sampled_from(items))
     name = data.draw(st.sampled_from(sorted(item)))
@@ -146,7 +159,7 @@ def test_messages_with_a_part_of_another_kind(data: st.DataObject) -> None:
 @given(st.sampled_from(["digitalId", "bioType", "bioSubType", "timestamp", "qualityScore", "bioValue"]), JSON)
 def test_captures_with_a_part_of_another_kind(name: str, value: object) -> None:
     """Where nobody signs: the payload itself is hostile, and whatever comes of it is judged."""
-    item = json.loads(CAPTURE)["biometrics"][0]
+    item = json.loads(messages()[0])["biometrics"][0]
     payload = item["data"].split(".")[1]
     block = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     block[name] = value
@@ -158,7 +171,7 @@ def test_captures_with_a_part_of_another_kind(name: str, value: object) -> None:
         records, _ = verified_records(
             answer,
             REQUEST,
-            IDENTITY,
+            read_digital_id(messages()[3]),
             f"simulated-slap01-{SLAP.serial}",
             Provenance("sbi", ""),
             None,
@@ -174,22 +187,23 @@ def test_captures_with_a_part_of_another_kind(name: str, value: object) -> None:
 @FUZZ
 @given(EDITS)
 def test_damaged_tokens_are_never_believed(edits: list[tuple[int, int, bytes]]) -> None:
-    damaged = edited(TOKEN.encode(), edits).decode("latin-1")
-    if damaged != TOKEN and refuses_or_reads(lambda _: verified(damaged, ROOTS, NOW), b""):
+    token = signed_token()
+    damaged = edited(token.encode(), edits).decode("latin-1")
+    if damaged != token and refuses_or_reads(lambda _: verified(damaged, roots(), NOW), b""):
         # Only padding bits of base64 may differ.
         same = [base64.urlsafe_b64decode(one + "==") for one in damaged.split(".")]
-        assert same == [base64.urlsafe_b64decode(one + "==") for one in TOKEN.split(".")]
+        assert same == [base64.urlsafe_b64decode(one + "==") for one in token.split(".")]
 
 
 @FUZZ
-@given(st.sampled_from(identity().chain), EDITS)
-def test_damaged_certificates_are_never_believed(der: bytes, edits: list[tuple[int, int, bytes]]) -> None:
-    damaged = edited(der, edits)
-    chain = [damaged if one is der else one for one in identity().chain]
+@given(st.integers(0, 1), EDITS)
+def test_damaged_certificates_are_never_believed(at: int, edits: list[tuple[int, int, bytes]]) -> None:
+    chain = list(identity().chain)
+    chain[at] = edited(chain[at], edits)
     header = {"alg": "RS256", "x5c": [base64.b64encode(one).decode() for one in chain]}
     told = base64.urlsafe_b64encode(json.dumps(header).encode()).decode().rstrip("=")
-    token = f"{told}.{TOKEN.split('.')[1]}.{TOKEN.split('.')[2]}"
-    assert refuses_or_reads(lambda _: verified(token, ROOTS, NOW), b"") is None
+    token = f"{told}.{signed_token().partition('.')[2]}"
+    assert refuses_or_reads(lambda _: verified(token, roots(), NOW), b"") is None
 
 
 class Recorded:

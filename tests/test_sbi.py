@@ -1,7 +1,8 @@
 """SBI devices, end to end: the client over HTTP against the simulator in a process of its own."""
 
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ from devices.virtual.sbi_simulator import (
     drawn,
     simulator,
 )
-from tests.sbi_services import HASTY, driver_at, identity, our_key, trusted
+from tests.sbi_services import HASTY, driver_at, identity, our_key, raw_service, trusted
 
 LEFT_SLAP = tuple(FingerPosition)[7:]
 RIGHT_SLAP = tuple(FingerPosition)[2:6]
@@ -338,6 +339,34 @@ def test_an_impostor_on_a_lower_port_does_not_hide_the_device(tmp_path: Path) ->
     ):
         driver = replace(driver_at(one, trusted(tmp_path)), ports=(one, other))
         assert opened(driver).info.provenance.signed_by == SIGNER
+
+
+def test_a_service_that_describes_nothing_hides_nothing(service: int, driver: SbiDriver) -> None:
+    """It tells of the devices of another service, and then breaks off."""
+    bodies = {b"MOSIPDISC": discovery_of(service)}
+
+    def half(line: bytes) -> Iterable[bytes]:
+        return [bodies.get(line.split()[0], b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[")]
+
+    with raw_service(half) as impostor:
+        alone = replace(driver, ports=(impostor,))
+        listed = alone.discover()
+        assert {info.provenance.signed_by for info in listed} == {""}
+        with pytest.raises(DeviceProtocolError, match="broke off"):
+            alone.open(listed[0].id)
+        for ports in ((impostor, service), (service, impostor)):
+            beside = replace(driver, ports=ports)
+            assert beside.discover() == driver.discover()
+            assert opened(beside).info.provenance.signed_by == SIGNER
+
+
+def discovery_of(port: int) -> bytes:
+    """The whole answer of a service to a discovery."""
+    request = b'MOSIPDISC /device HTTP/1.1\r\nContent-Length: 27\r\n\r\n{"type":"Biometric Device"}'
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(request)
+        with connection.makefile("rb") as answer:
+            return answer.read()
 
 
 def test_encrypted_captures_are_opened_with_our_key(tmp_path: Path) -> None:
