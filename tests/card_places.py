@@ -13,10 +13,10 @@ import numpy as np
 
 from devices.ektp import CardSex, Demographics, Personalisation
 from devices.pcsc import PcscDriver, PcscReader
-from devices.virtual.pcscd import SOCKET_VARIABLE, Pcscd
+from devices.virtual.pcscd import READER, SOCKET_VARIABLE, Pcscd
 from devices.virtual.vpcd import Slot
 
-CARD, SAM = "Virtual PCD 0 slot 0", "Virtual PCD 0 slot 1"
+CARD, SAM = f"{READER} slot 0", f"{READER} slot 1"
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def _pcscd() -> Pcscd:
 def card_table() -> Iterator[CardTable]:
     """A table in its first state; one at a time."""
     pcscd = _pcscd()
-    pcscd.configure(1)
+    pcscd.configure(READER)
     pcscd.start()
-    table = CardTable(pcscd, Slot(pcscd.ports[0]), Slot(pcscd.ports[0] + 1))
+    table = CardTable(pcscd, *(Slot(port) for port in pcscd.ports))
     try:
         yield table
         assert table.card.failure is None, table.card.failure

@@ -7,6 +7,7 @@ from pathlib import Path
 from devices.device import CaptureSpec
 from devices.pcsc import PcscDriver
 from devices.virtual.ektp_card import EktpCard
+from devices.virtual.pcscd import READER
 from devices.virtual.test_sam import TestIssuer
 from tests.card_places import CARD, card_table
 from tests.device_places import DevicePlace
@@ -22,7 +23,7 @@ def pcsc(folder: Path) -> Iterator[DevicePlace]:
             CaptureSpec(),
             present=lambda: table.card.insert(EktpCard(TestIssuer())),
             withdraw=table.card.remove,
-            unplug=lambda: table.pcscd.configure(0),
-            replug=lambda: table.pcscd.configure(1),
+            unplug=lambda: table.pcscd.configure(None),
+            replug=lambda: table.pcscd.configure(READER),
             command=bytes.fromhex("00A40000027F0A"),
         )

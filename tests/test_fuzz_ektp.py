@@ -66,7 +66,7 @@ answers = st.lists(
 
 
 @given(answers)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_answers_of_a_card(given_answers: list[bytes | None]) -> None:
     sam = ApduSam(TestSam(ISSUER).answer, ISSUER.code)
     for one in (None, sam):
@@ -81,7 +81,7 @@ def test_any_answers_of_a_card(given_answers: list[bytes | None]) -> None:
 
 
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=300)), max_size=30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_answers_of_a_sam(given_answers: list[bytes | None]) -> None:
     sound, script = TestSam(ISSUER), list(given_answers)
 
@@ -97,7 +97,7 @@ def test_any_answers_of_a_sam(given_answers: list[bytes | None]) -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_command_to_card_and_sam(command: bytes) -> None:
     for applet in (CARD, EktpCard(ISSUER, t0=True), TestSam(ISSUER)):
         answer = applet.answer(command)
@@ -110,7 +110,7 @@ quoted = st.lists(st.text(max_size=9), max_size=25).map(
 
 
 @given(st.one_of(st.binary(max_size=500), quoted))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_file_of_a_card(data: bytes) -> None:
     with suppress(DeviceProtocolError):
         read_demographics(data)
@@ -123,7 +123,7 @@ def test_any_file_of_a_card(data: bytes) -> None:
 
 
 @given(st.binary(max_size=600))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_command_is_carried_by_t0_or_refused(command: bytes) -> None:
     try:
         apdu = _apdu(command)
@@ -136,7 +136,7 @@ def test_any_command_is_carried_by_t0_or_refused(command: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_protected_answer_is_refused(data: bytes) -> None:
     session = SecureMessaging(SessionKeys(bytes(16), bytes(16)), bytes(8))
     for opening in (session.unwrap, session.opened_command):

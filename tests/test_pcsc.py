@@ -21,7 +21,7 @@ from devices.errors import (
     DeviceUnavailable,
 )
 from devices.pcsc import CardChange, CardEvent, CardWatch, PcscDriver, PcscReader
-from devices.virtual.pcscd import SOCKET_VARIABLE, Pcscd
+from devices.virtual.pcscd import READER, SOCKET_VARIABLE, Pcscd
 from devices.virtual.vpcd import Fault, Faulty
 from devices.worker import Deadlines, DeviceWorker
 from tests.card_places import CARD, SAM, CardTable, card_table
@@ -103,7 +103,7 @@ def test_both_slots_are_devices(table: CardTable) -> None:
     driver = PcscDriver()
     infos = driver.discover()
     assert [info.id for info in infos] == [CARD, SAM]
-    assert infos[0].provenance.model == "Virtual PCD 0"
+    assert infos[0].provenance.model == READER
     assert pickle.loads(pickle.dumps(driver)) == driver
     with pytest.raises(DeviceRemoved):
         driver.open("another")
@@ -291,27 +291,27 @@ def test_readers_come_and_go(table: CardTable) -> None:
     watch, reader = CardWatch(), table.reader()
     for _ in range(3):
         awaited(watch, lambda events: len(events) >= 2)
-        table.pcscd.configure(0)
+        table.pcscd.configure(None)
         assert PcscDriver().discover() == ()
         assert reader.health().condition is Condition.REMOVED
         with pytest.raises(DeviceRemoved):
             reader.connect(0.1)
         gone = awaited(watch, lambda events: len(events) >= 2)
         assert [event.change for event in gone] == [CardChange.DETACHED] * 2
-        table.pcscd.configure(1)
+        table.pcscd.configure(READER)
         assert [info.id for info in PcscDriver().discover()] == [CARD, SAM]
     watch.close()
 
 
 def test_two_services_side_by_side_leave_no_process(table: CardTable) -> None:
     listing = "from devices.pcsc import PcscDriver; print([info.id for info in PcscDriver().discover()])"
-    with Pcscd(readers=2) as other:
+    with Pcscd("Another") as other:
         environment = os.environ | {SOCKET_VARIABLE: str(other.socket)}
         said = subprocess.run(
             [sys.executable, "-c", listing], env=environment, capture_output=True, text=True, check=True
         ).stdout
         pid = other.pid
-    assert said.count("slot") == 4
+    assert said.count("Another slot") == 2
     assert not Path(f"/proc/{pid}").exists()
     assert not other.socket.parent.exists()
     assert len(PcscDriver().discover()) == 2

@@ -1,4 +1,4 @@
-"""A private `pcscd` with virtual readers, for tests and demonstrations.
+"""A private `pcscd` with a virtual reader, for tests and demonstrations.
 
 pcscd can take its listening socket from whoever starts it (systemd's socket activation), and its reader
 configuration from any folder. So any number of them run side by side, beside the system's own, without root:
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from devices.errors import DeviceStuck, DeviceUnavailable
 
+READER = "Virtual PCD"
 SOCKET_VARIABLE = "PCSCLITE_CSOCK_NAME"
 _LIBRARY = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -32,13 +33,13 @@ _SECONDS = 10.0
 
 
 class Pcscd:
-    """A daemon and its virtual readers, each with two slots; not thread-safe.
+    """A daemon and a virtual reader with two slots, of which vsmartcard has one a daemon; not thread-safe.
 
-    `ports[r]` is where the card of the first slot of reader r connects, the next number the second slot's.
+    `ports`: where the cards of the two slots connect.
     """
 
-    def __init__(self, readers: int = 1) -> None:
-        """Prepare `readers` readers. Raises `DeviceUnavailable` where a package is missing."""
+    def __init__(self, reader: str | None = READER) -> None:
+        """Prepare a reader of this name, or none. Raises `DeviceUnavailable` where a package is missing."""
         self._program, self._setpriv = (_found(name) for name in ("pcscd", "setpriv"))
         if not _LIBRARY.exists():
             raise DeviceUnavailable("no virtual card readers: apt-get install vsmartcard-vpcd")
@@ -49,32 +50,31 @@ class Pcscd:
         self._configuration.mkdir(0o755)
         self.socket = self._folder / "comm"
         self.log = self._folder / "log"
-        self.ports = tuple(_free_ports() for _ in range(readers))
+        self.ports = _free_ports()
         self._process: subprocess.Popen[bytes] | None = None
         # The kernel ends a daemon with the thread that started it: this one lives as long as we do.
         self._starting = ThreadPoolExecutor(1, thread_name_prefix="rekam-pcscd")
-        self.configure(readers)
+        self.configure(reader)
 
     @property
     def pid(self) -> int | None:
         """The number of the daemon's process, None while it is stopped."""
         return None if self._process is None else self._process.pid
 
-    def configure(self, readers: int) -> None:
-        """Configure the first `readers` of the readers; the daemon, if it runs, is started anew.
+    def configure(self, reader: str | None) -> None:
+        """Have a reader of this name, or none; the daemon, if it runs, is started anew.
 
-        A running pcscd looks for readers of this kind that were added when told to (`pcscd --hotplug`), never
-        for those that were taken away.
+        A running pcscd finds out that a reader of this kind was added when told to (`pcscd --hotplug`), never
+        that one was taken away.
         """
         running = self._process is not None
         self.stop()
-        text = "".join(
-            f'FRIENDLYNAME "Virtual PCD {number}"\nDEVICENAME /dev/null:{port:#x}\n'
-            f"LIBPATH {_LIBRARY}\nCHANNELID {port:#x}\n"
-            for number, port in enumerate(self.ports[:readers])
-        )
+        self._listens = reader is not None
+        port = self.ports[0]
+        where = f"DEVICENAME /dev/null:{port:#x}\nLIBPATH {_LIBRARY}\nCHANNELID {port:#x}\n"
+        text = f'FRIENDLYNAME "{reader}"\n{where}'
         path = self._configuration / "vpcd"
-        path.write_text(text, encoding="ascii")
+        path.write_text(text if reader is not None else "", encoding="ascii")
         path.chmod(0o644)
         if running:
             self.start()
@@ -130,8 +130,7 @@ class Pcscd:
 
     def _wait_until_ready(self) -> None:
         """Until it listens for its cards; a card's connection would be a card, so the kernel is asked."""
-        configured = (self._configuration / "vpcd").read_text(encoding="ascii").count("CHANNELID")
-        wanted = set(self.ports[:configured])
+        wanted = set(self.ports if self._listens else ())
         until = time.monotonic() + _SECONDS
         while self._process is not None and not wanted <= _listening():
             if self._process.poll() is not None or time.monotonic() > until:
@@ -148,14 +147,14 @@ def _found(program: str) -> str:
     return path
 
 
-def _free_ports() -> int:
-    """A port below another free one, of those that no connection gets by chance meanwhile."""
+def _free_ports() -> tuple[int, int]:
+    """Two successive ones, of those that no connection gets by chance meanwhile."""
     while True:
         port = random.SystemRandom().randrange(15_000, 32_000, 2)
         with socket.socket() as first, socket.socket() as second, contextlib.suppress(OSError):
             first.bind(("", port))
             second.bind(("", port + 1))
-            return port
+            return port, port + 1
 
 
 def _listening() -> set[int]:

@@ -122,11 +122,14 @@ class Slot:
         self._card: _Card | None = None
         self._empty_since = 0.0
 
-    def insert(self, applet: Applet) -> None:
-        """Put a card in, in place of the one there; the reader notices within half a second."""
+    def insert(self, applet: Applet, gap: float = _GAP) -> None:
+        """Put a card in, in place of the one there; the reader notices within half a second.
+
+        `gap`: seconds since the last card was pulled; 0 where the reader is known to have noticed that.
+        """
         with self._lock:
             self._pull()
-            self._card = _Card(self, applet, self._port, self._empty_since + _GAP)
+            self._card = _Card(self, applet, self._port, self._empty_since + gap)
             self._card.start()
 
     def remove(self) -> None:

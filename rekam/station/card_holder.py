@@ -105,8 +105,8 @@ def verify_holder(
 ) -> HolderVerdict:
     """Compare a live finger, and `faces`: the card's photo (`card_face`) and a live portrait.
 
-    Raises `RecordRefused` where the card's minutiae cannot be read, `NotCalibrated` for faces of two embedders
-    or of an unknown one, `ValueError` for an `fmr` that is no rate. Cost: 1 ms; thread-safe.
+    Raises `RecordRefused` where the card's minutiae cannot be read, `NotCalibrated` for faces of two
+    embedders or of an unknown one, `ValueError` for an `fmr` that is no rate. Cost: 1 ms; thread-safe.
     """
     if not 0 < fmr < 1:
         raise ValueError(f"a false match rate lies between 0 and 1, not {fmr}")
