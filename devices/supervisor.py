@@ -6,7 +6,7 @@ of its own besides, so that a wedged one disturbs neither the search nor its nei
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -100,7 +100,7 @@ class _Opened:
 class OpenDevice(_Opened):
     """A `Device`."""
 
-    def preview(self, spec: CaptureSpec) -> Iterator[Frame]:
+    def preview(self, spec: CaptureSpec) -> Generator[Frame]:
         """Live frames, always the newest, until the iterator is closed; captures are refused meanwhile."""
         return self.worker.preview(spec)
 

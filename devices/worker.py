@@ -122,7 +122,7 @@ class DeviceWorker:
             self._succeeded()
             return cast(_T, answer)
 
-    def preview(self, spec: CaptureSpec) -> Iterator[Frame]:
+    def preview(self, spec: CaptureSpec) -> Generator[Frame]:
         """The newest frame each time one is asked for, until the iterator is closed."""
         with self._taken():
             process = self._running()
@@ -141,10 +141,15 @@ class DeviceWorker:
                 yield cast(Frame, frame)
                 request = _Request("next")
         finally:
-            with contextlib.suppress(DeviceError), self._taken():
-                if self._previews is process:
-                    self._previews = None
-                    self._answer(process, _Request("stop"), self._deadlines.call)
+            try:
+                with self._taken():
+                    if self._previews is process:
+                        self._previews = None
+                        self._answer(process, _Request("stop"), self._deadlines.call)
+            except DeviceBusy:
+                process.kill()  # it could not be told to stop
+            except DeviceError:
+                pass  # it has ended, and was reported
 
     def health(self) -> Health:
         """How the device is, with `restarts`; starts nothing, and never waits for a call. Raises nothing."""
@@ -231,22 +236,21 @@ class DeviceWorker:
             raise self._fail(f"no answer within {seconds:g} seconds") from None
         except Exception as broken:
             raise self._fail(f"its process ended ({broken or 'no more answers'})") from None
-        except (
-            BaseException
-        ):  # an interrupted exchange leaves an answer behind that nobody may take for another
+        except BaseException:  # interrupted: its answer may come, and be taken for that of another call
             self._end()
             raise
         if isinstance(answer, DeviceStuck):
             raise self._fail(str(answer))
-        reader = (
-            self.info is not None and self.info.kind is DeviceKind.CARD_READER
-        )  # the card may be what is gone
-        if isinstance(answer, DeviceRemoved) and self._device_id is not None and not reader:
+        if isinstance(answer, DeviceRemoved) and self._device_id is not None and not self._reads_cards():
             self._end()
             self._report(answer)
         if isinstance(answer, DeviceError):
             raise answer
         return answer
+
+    def _reads_cards(self) -> bool:
+        """Whether what was removed may be the card alone."""
+        return self.info is not None and self.info.kind is DeviceKind.CARD_READER
 
     def _fail(self, why: str) -> DeviceError:
         """End a process that is stuck or dead, and report it: once, since it is then nobody's process."""

@@ -185,7 +185,7 @@ def test_a_preview_shows_the_newest_frame(desk: Desk, device: OpenDevice) -> Non
         assert device.health().condition is Condition.BUSY
         time.sleep(1)
         assert next(preview).number > numbers[-1] + 1
-        preview.close()  # type: ignore[attr-defined]
+        preview.close()
     captured(desk, device)
 
 
