@@ -5,7 +5,7 @@
 A slap is right where the outcome is the one it should be (all fingers, or told why not) and, where fingers
 come out, each has its position and lies where it was put: tip, sides within 1/8, lower end within 1/4 inch.
 Boxes are judged edge by edge as in NIST's SlapSeg evaluations; the limits are ours. Two other ways to find
-fingers are counted beside ours: connected components, and a watershed on the distance transform. Fingers of
+fingers are counted beside ours: connected components, and peaks of the distance to the background. Fingers of
 two made-up people are laid down again and again; CrossMatch prints are found through REKAM_DATA.
 """
 
@@ -133,7 +133,7 @@ def judged(case: Case) -> Judged:
     pairs = list(zip(case.slap.fingers, outcome.fingers, strict=False))
     overlaps = tuple(overlap(laid, found) for laid, found in pairs)
     in_place = not isinstance(outcome, Segmented) or all(placed(*pair) for pair in pairs)
-    others = {way.__name__: len(way(seen["upright"])) for way in (components, watershed)}
+    others = {way.__name__: len(way(seen["upright"])) for way in (components, distance_peaks)}
     return Judged(case, outcome, overlaps, in_place, seconds, others)
 
 
@@ -172,21 +172,13 @@ def components(upright: Floats) -> list[tuple[float, float]]:
     return _uppermost([(float(centres[nth][0]), float(stats[nth][cv2.CC_STAT_TOP])) for nth in large])
 
 
-def watershed(upright: Floats) -> list[tuple[float, float]]:
-    """Fingers as basins of the distance to the background, the upper one where they overlap."""
+def distance_peaks(upright: Floats) -> list[tuple[float, float]]:
+    """Fingers as peaks of the distance to the background, the upper one where they overlap."""
     mask = (upright > 0.5).astype(np.uint8)
     distance = cv2.GaussianBlur(cv2.distanceTransform(mask, cv2.DIST_L2, 5), (0, 0), 4)
     peaks = (distance > 18) & (distance >= cv2.dilate(distance, np.ones((41, 41), np.uint8)))
-    _, seeds = cv2.connectedComponents(peaks.astype(np.uint8))
-    markers = np.where(mask > 0, seeds, -1).astype(np.int32)
-    shade = cv2.cvtColor(np.clip(255 - 4 * distance, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
-    basins = cv2.watershed(shade, markers)
-    found = []
-    for nth in range(1, int(seeds.max()) + 1):
-        y, x = np.nonzero(basins == nth)
-        if len(y) > 45 * 60:
-            found.append((float(x.mean()), float(y.min())))
-    return _uppermost(found)
+    _, _, _, centres = cv2.connectedComponentsWithStats(peaks.astype(np.uint8))
+    return _uppermost([(float(x), float(y)) for x, y in centres[1:]])
 
 
 def _uppermost(found: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -213,7 +205,7 @@ def figures(results: list[Judged]) -> dict[str, object]:
     count = {
         "ours": [len(one.outcome.fingers) == len(one.case.slap.fingers) for one in results],
         "components": [one.others["components"] == len(one.case.slap.fingers) for one in results],
-        "watershed": [one.others["watershed"] == len(one.case.slap.fingers) for one in results],
+        "distance peaks": [one.others["distance_peaks"] == len(one.case.slap.fingers) for one in results],
     }
     return {
         "slaps": len(results),
