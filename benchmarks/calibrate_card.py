@@ -3,9 +3,9 @@
     python -m benchmarks.calibrate_card --cache DIR
 
 Each impression of the development sets is once the live one (LEADER) and once on a card: minutiae of mindtct
-(NBIS) in the compact size, at most 60, as a chip of another maker's terminal would hold them. All genuine and
-impostor pairs within a set count. The same with our own minutiae on the card is measured beside it and not
-shipped: a card does not say whose minutiae it has. Prints are found through REKAM_DATA.
+(NBIS) in the compact size, at most 60, as a chip of another maker's terminal would hold them; and the same
+with our own minutiae. Both are shipped, because a card does not say whose minutiae it has. All genuine and
+impostor pairs within a set count. Prints are found through REKAM_DATA.
 """
 
 import json
@@ -68,11 +68,15 @@ def main(
             makers[maker].append(measured(one, live, on_card))
     conditions = CONDITIONS[Modality.FINGERPRINT]
     names = list(folders)
-    calibration = conditions.fit(makers["mindtct"])
-    text = content_with(conditions.scores, {(Extractor.LEADER_1, Extractor.FOREIGN): calibration}, names, "")
+    calibrations = {maker: conditions.fit(sets) for maker, sets in makers.items()}
+    by_extractors = {
+        (Extractor.LEADER_1, Extractor.FOREIGN): calibrations["mindtct"],
+        (Extractor.LEADER_1, Extractor.LEADER_1): calibrations["ours"],
+    }
+    text = content_with(conditions.scores, by_extractors, names, "")
     OUTPUT.write_text(text, encoding="utf-8")
     record = {"command": "python -m benchmarks.calibrate_card", **provenance()} | {
-        maker: figures_of(conditions.fit(sets), names, sets, conditions) for maker, sets in makers.items()
+        maker: figures_of(calibrations[maker], names, sets, conditions) for maker, sets in makers.items()
     }
     text = json.dumps(record, indent=1)
     (ROOT / "benchmarks" / "results" / "calibration_card.json").write_text(text + "\n", encoding="utf-8")

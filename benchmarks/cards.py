@@ -82,7 +82,7 @@ def cards(
 def insert(pcscd: Pcscd, slots: tuple[Slot, Slot], times: int) -> Counter[str]:
     """Put cards into both slots at a time, and pull them."""
     issuer, watch = TestIssuer(), CardWatch()
-    told = Counter(event.change for event in watch.poll(PATIENCE))
+    told = Counter[str](event.change for event in watch.poll(PATIENCE))
     names = {info.id for info in PcscDriver().discover()}
     for _ in range(-(-times // len(slots))):
         for change in CHANGED:
@@ -113,7 +113,7 @@ def reconfigure(pcscd: Pcscd, slots: tuple[Slot, Slot], times: int) -> Counter[s
             expected.update({CardChange.DETACHED: 2, CardChange.REMOVED: 1})
         if now is not None:
             expected.update({CardChange.ATTACHED: 2, CardChange.INSERTED: 1})
-        seen = Counter(event.change for event in awaited(watch, _as_many(expected)))
+        seen = Counter[str](event.change for event in awaited(watch, _as_many(expected)))
         names = [info.id.partition(" slot ")[0] for info in PcscDriver().discover()]
         if seen != expected or names != ([] if now is None else [now, now]):
             raise Lost(f"{was} became {now}: {seen}, {names}")
@@ -136,7 +136,7 @@ def restart(pcscd: Pcscd, slots: tuple[Slot, Slot], times: int) -> Counter[str]:
         pcscd.stop(signal.SIGKILL if number % 2 else signal.SIGTERM)
         pcscd.start()
         events = awaited(watch, _as_many(expected))
-        seen = Counter(event.change for event in events)
+        seen = Counter[str](event.change for event in events)
         if seen != expected:
             raise Lost(f"a restart gave {events}")
         told.update(seen)

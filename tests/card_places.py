@@ -62,7 +62,7 @@ def card_table() -> Iterator[CardTable]:
     pcscd = _pcscd()
     pcscd.configure(READER)
     pcscd.start()
-    table = CardTable(pcscd, *(Slot(port) for port in pcscd.ports))
+    table = CardTable(pcscd, Slot(pcscd.ports[0]), Slot(pcscd.ports[1]))
     try:
         yield table
         assert table.card.failure is None, table.card.failure

@@ -1,9 +1,8 @@
 """Whether the person before us is the holder of an e-KTP: a live finger and a live portrait against the card.
 
-Fingerprints are compared off the card. What maker found the minutiae of a card is not said on it, so they are
-compared under a calibration of their own: live prints of ours against another maker's (mindtct's) as cards
-hold them, and not against ours, which would promise more (`python -m benchmarks.calibrate_card`,
-`docs/decisions/0023-cards.md`).
+Fingerprints are compared off the card. Who found the minutiae of a card is not said on it, so a score counts
+for what two calibrations have in common: of live prints against minutiae as cards hold them, once another
+maker's (mindtct's) and once our own (`python -m benchmarks.calibrate_card`, `docs/decisions/0023-cards.md`).
 
 A card proves something only if the SAM has found its digital signature good: the photo can be read, and so
 copied, by everybody.
@@ -150,21 +149,29 @@ def card_face(card: Ektp, extractor: FaceExtractor) -> FaceExtraction:
 
 
 @cache
-def card_calibration() -> Calibration:
-    """What scores of live prints against minutiae of cards are worth. Raises `ParametersUnavailable`."""
-    return SCORES.read_file(
-        files("rekam") / "station" / "card_calibration.json", Extractor.LEADER_1, Extractor.FOREIGN
+def card_calibrations() -> tuple[Calibration, Calibration]:
+    """What scores of live prints against minutiae of cards are worth, another maker's and ours.
+
+    Raises `ParametersUnavailable`.
+    """
+    file = files("rekam") / "station" / "card_calibration.json"
+    theirs, ours = (
+        SCORES.read_file(file, Extractor.LEADER_1, other) for other in (Extractor.FOREIGN, Extractor.LEADER_1)
     )
+    return theirs, ours
 
 
 def _finger(minutiae: tuple[bytes, bytes], live: FingerprintTemplate) -> CardFingerShare:
-    calibration, probe = card_calibration(), cylinders(live)
+    theirs, ours = card_calibrations()
+    probe = cylinders(live)
     shares = []
     for number, data in enumerate(minutiae, 1):
         reference = cylinders(card_finger(data))
         score, fewer = similarity(probe, reference), min(len(probe), len(reference))
-        llr = calibration.llr(score, fewer) - log10(len(minutiae))
-        shares.append(CardFingerShare(number, score, llr, calibration.fmr(score), fewer))
+        # The one nearer to nothing, or nothing where they contradict each other.
+        _, llr, _ = sorted((theirs.llr(score, fewer), 0.0, ours.llr(score, fewer)))
+        fmr = max(theirs.fmr(score), ours.fmr(score))
+        shares.append(CardFingerShare(number, score, llr - log10(len(minutiae)), fmr, fewer))
     return max(shares, key=lambda share: share.llr)
 
 
