@@ -34,7 +34,7 @@ from devices.device import (
 )
 from devices.errors import DeviceBusy, DeviceError, DeviceRemoved, DeviceStuck
 from devices.frame import DeviceKind, Frame, Positions, Provenance, Record
-from devices.position import FingerPosition
+from devices.position import EyePosition, FingerPosition
 from rekam.capturing import Template, read_template
 from rekam.client import Client
 from rekam.errors import SpoolDamaged, WrongState

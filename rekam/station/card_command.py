@@ -1,6 +1,7 @@
 """`rekam card`: an e-KTP, read through a card reader and, where there is one, a SAM."""
 
 import os
+import time
 from contextlib import ExitStack
 from dataclasses import fields
 from datetime import date
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 card_app = typer.Typer(no_args_is_help=True, help="Identity cards (e-KTP).")
 out = Console()
 SAM_CODE = "REKAM_SAM_CODE"
+_PLUG_SECONDS, _POLL_SECONDS = 5.0, 0.2
 
 
 @card_app.command("read")
@@ -65,11 +67,16 @@ def read_card(
     from rekam.station.settings import load_station
 
     settings = load_station(station)
-    slots = [info for info in supervisor.devices() if info.kind is DeviceKind.CARD_READER]
     sam_slot = "" if settings.cards is None else settings.cards.sam_slot
-    wanted = [info for info in slots if info.id == reader or (not reader and info.id != sam_slot)]
-    if not wanted:
-        raise DeviceUnavailable(f"there is no card reader {reader}".rstrip())
+    until = time.monotonic() + min(seconds, _PLUG_SECONDS)
+    while True:
+        slots = [info for info in supervisor.devices() if info.kind is DeviceKind.CARD_READER]
+        wanted = [info for info in slots if info.id == reader or (not reader and info.id != sam_slot)]
+        if wanted and sam_slot in ("", *(info.id for info in slots)):
+            break
+        if time.monotonic() >= until:
+            raise DeviceUnavailable(f"there is no card reader {sam_slot if wanted else reader}".rstrip())
+        time.sleep(_POLL_SECONDS)
     with ExitStack() as held:
         slot = supervisor.open_reader(wanted[0].provenance.driver, wanted[0].id)
         held.callback(slot.close)
