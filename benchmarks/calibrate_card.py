@@ -27,10 +27,11 @@ from capture.formats.card_minutiae import CardSize
 from capture.formats.minutiae_record import RecordFormat
 from capture.formats.minutiae_template import card_of, template_of
 from capture.sample import Modality
+from matching.calibration import Calibration
 from matching.error_rates import FAILED, Pairs
 from matching.fingerprint.comparison import similarity
 from matching.fingerprint.cylinders import Cylinders, cylinders
-from matching.fitting import Measured, content_with
+from matching.fitting import Makers, Measured, content_with
 from rekam.offline.prints import PrintSet, compare_set, print_sets
 from rekam.offline.samples import all_pairs
 from rekam.station.card_holder import card_finger
@@ -69,7 +70,7 @@ def main(
     conditions = CONDITIONS[Modality.FINGERPRINT]
     names = list(folders)
     calibrations = {maker: conditions.fit(sets) for maker, sets in makers.items()}
-    by_extractors = {
+    by_extractors: dict[Makers, Calibration] = {
         (Extractor.LEADER_1, Extractor.FOREIGN): calibrations["mindtct"],
         (Extractor.LEADER_1, Extractor.LEADER_1): calibrations["ours"],
     }

@@ -1,13 +1,12 @@
 """Cards under stress: insertions, readers that come and go, restarts of pcscd; and what a command costs.
 
-    python -m benchmarks.cards [--insertions 1000] [--changes 50] [--restarts 100] [--commands 5000]
+    python -m benchmarks.devices cards [--insertions 1000] [--changes 50] [--restarts 100] [--commands 5000]
 
 A private pcscd with vsmartcard's virtual reader (`devices/virtual/pcscd.py`), our emulated e-KTP and test
 SAM in its slots. Each stress ends with an error where an event is lost or told twice, a card cannot be read
 afterwards, or a process, a thread or an open file is left.
 """
 
-import json
 import os
 import signal
 import statistics
@@ -17,12 +16,9 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 
-from benchmarks.provenance import ROOT, provenance
 from devices.device import TimedOut
 from devices.ektp import CardSex, Demographics, Ektp, Personalisation, read_ektp
 from devices.pcsc import CardChange, CardEvent, CardWatch, PcscDriver
@@ -40,16 +36,8 @@ class Lost(Exception):
     """An event was lost or invented, or something was left behind."""
 
 
-def cards(
-    insertions: Annotated[int, typer.Option(help="Cards put in and pulled, in two slots.")] = 1000,
-    changes: Annotated[int, typer.Option(help="Changes of the readers' configuration.")] = 50,
-    restarts: Annotated[int, typer.Option(help="Restarts of pcscd, every second one a kill.")] = 100,
-    commands: Annotated[int, typer.Option(help="Commands timed.")] = 5000,
-    results: Annotated[Path, typer.Option(help="Folder of the result file.")] = ROOT
-    / "benchmarks"
-    / "results",
-) -> None:
-    """Stress the card readers, time commands, and record both."""
+def stressed(insertions: int, changes: int, restarts: int, commands: int) -> dict[str, object]:
+    """Stress the card readers and time commands; raises `Lost`."""
     figures: dict[str, object] = {}
     with Pcscd() as pcscd:
         os.environ[SOCKET_VARIABLE] = str(pcscd.socket)
@@ -75,8 +63,7 @@ def cards(
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if folder in _text(path)]
     if left:
         raise Lost(f"processes are left: {left}")
-    record = {"command": "python -m benchmarks.cards", **provenance(), "lost_events": 0, **figures}
-    (results / "cards.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return {"lost_events": 0, **figures}
 
 
 def insert(pcscd: Pcscd, slots: tuple[Slot, Slot], times: int) -> Counter[str]:
@@ -251,7 +238,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-if __name__ == "__main__":
-    typer.run(cards)

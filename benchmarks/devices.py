@@ -2,6 +2,7 @@
 
     python -m benchmarks.devices workers [--kills 100]
     python -m benchmarks.devices preview [--seconds 10]
+    python -m benchmarks.devices cards [--insertions 1000] [--changes 50] [--restarts 100] [--commands 5000]
 
 `workers` kills processes of searching drivers and of open devices, idle and in the middle of a preview, and
 counts what the supervisor tells of it and what is left running. `preview` shows MJPEG files of 30 frames a
@@ -32,6 +33,7 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks.cards import stressed
 from benchmarks.provenance import ROOT, provenance
 from devices.device import CaptureSpec
 from devices.errors import DeviceError
@@ -150,6 +152,12 @@ def preview(seconds: float = 10.0) -> None:
         size["core milliseconds a frame, both ends, socket alone"] = _cost(frame, _by_socket)
         figures[f"{width}x{height}"] = size
     _keep("preview", figures)
+
+
+@app.command()
+def cards(insertions: int = 1000, changes: int = 50, restarts: int = 100, commands: int = 5000) -> None:
+    """Cards put in and pulled, readers exchanged, pcscd restarted; what a command costs."""
+    _keep("cards", stressed(insertions, changes, restarts, commands))
 
 
 def _video(path: Path, width: int, height: int) -> Path:
