@@ -7,7 +7,7 @@
 `workers` kills processes of searching drivers and of open devices, idle and in the middle of a preview, and
 counts what the supervisor tells of it and what is left running. `preview` shows MJPEG files of 30 frames a
 second through a worker, to a consumer that keeps up and to one that does not, and sends the same frames
-through shared memory and through a socket alone.
+through shared memory and through a socket alone. `cards`: see `benchmarks/cards.py`.
 """
 
 import contextlib
