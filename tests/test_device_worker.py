@@ -191,7 +191,7 @@ def test_a_preview_ends_with_its_device(worker: DeviceWorker) -> None:
 
 
 def test_a_preview_that_stalls_is_stuck(worker: DeviceWorker) -> None:
-    preview = worker.preview(CaptureSpec(transaction="hold"))
+    preview = worker.preview(CaptureSpec(transaction="sleep"))
     with pytest.raises(DeviceStuck):
         for _ in preview:
             pass

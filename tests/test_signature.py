@@ -145,7 +145,7 @@ SPOILT = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(SPOILT)
 def test_spoilt_files_raise_nothing_else(data: bytes) -> None:
     params = Params(most_pixels=1000)

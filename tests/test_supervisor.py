@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -155,6 +157,13 @@ def test_a_reader_captures_nothing(driver: MisbehavingDriver) -> None:
         pytest.raises(DeviceUnavailable, match="captures nothing"),
     ):
         supervisor.open(driver.name, "slot")
+
+
+def test_it_loads_no_driver_and_no_library_of_devices() -> None:
+    code = "import sys, devices.supervisor; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "numpy" in loaded.split()
+    assert not {"cv2", "gi", "smartcard", "genicam", "harvesters"} & set(loaded.split())
 
 
 def test_closing_leaves_no_process(driver: MisbehavingDriver) -> None:
