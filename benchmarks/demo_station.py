@@ -42,7 +42,7 @@ from devices.ektp import CardSex, Demographics, Personalisation
 from devices.supervisor import Supervisor
 from devices.virtual.ektp_card import EktpCard
 from devices.virtual.libfprint_feed import LibfprintFeed
-from devices.virtual.pcscd import SOCKET_VARIABLE, Pcscd
+from devices.virtual.pcscd import READER, SOCKET_VARIABLE, Pcscd
 from devices.virtual.sbi_simulator import IRIS, SLAP, FolderPictures, Identity, Settings, simulator
 from devices.virtual.test_sam import TestIssuer, TestSam
 from devices.virtual.vpcd import Slot
@@ -193,7 +193,7 @@ def _devices(
     os.environ[SAM_CODE] = issuer.code.hex()
     with pcscd, simulator(sbi) as port, LibfprintFeed(reader / "socket") as feed:
         pcscd.start()
-        card, sam = Slot(pcscd.ports[0]), Slot(pcscd.ports[0] + 1)
+        card, sam = Slot(pcscd.ports[0]), Slot(pcscd.ports[1])
         sam.insert(TestSam(issuer))
         (folder / "station.toml").write_text(
             f'server = "{server}"\nspool = "{folder / "spool"}"\ngood_quality = 40\n\n'
@@ -202,7 +202,7 @@ def _devices(
             f"first_port = {port}\nlast_port = {port}\n\n"
             f'[face_camera]\nsources = ["{out / "camera"}"]\n\n'
             f'[signature]\npads = ["{out / "pad"}"]\n\n'
-            '[cards]\nsam_slot = "Virtual PCD 0 slot 1"\n'
+            f'[cards]\nsam_slot = "{READER} slot 1"\n'
         )
         try:
             yield card, feed

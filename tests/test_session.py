@@ -582,7 +582,8 @@ class SlowLink:
         answer = self.client.enrollment.Enroll(request, timeout=timeout)
         if self.lost:
             self.lost -= 1
-            self.client.enrollment.Enroll(request, timeout=1e-6)  # raises what a slow link does
+            with Client("127.0.0.1:1", patient=False) as nobody:  # raises what a broken link does
+                nobody.enrollment.Enroll(request, timeout=5)
         return answer
 
 

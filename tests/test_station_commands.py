@@ -32,7 +32,7 @@ from rekam.errors import InvalidSettings
 from rekam.session import Began, Entry, Session, Unfit, Verdict, places
 from rekam.station.examiner import PipelineExaminer
 from rekam.station.settings import drivers, load_station
-from tests.card_places import SAM, card_table, personalisation
+from tests.card_places import CARD, SAM, card_table, personalisation
 from tests.conftest import ROOT
 from tests.service import running
 from tests.test_cli import Cli
@@ -311,9 +311,7 @@ def test_a_card_is_read_with_and_without_a_sam(
     with card_table() as table:
         table.card.insert(EktpCard.personalised(issuer, content))
         table.sam.insert(TestSam(issuer))
-        said = json.loads(
-            cli("card", "read", "--station", free, "--reader", "Virtual PCD 0 slot 0", "--json").out
-        )
+        said = json.loads(cli("card", "read", "--station", free, "--reader", CARD, "--json").out)
         assert set(said) == {"uid", "photo"}
         monkeypatch.setenv("REKAM_SAM_CODE", issuer.code.hex())
         picture = tmp_path / "card.png"
@@ -328,7 +326,5 @@ def test_a_card_is_read_with_and_without_a_sam(
         monkeypatch.setenv("REKAM_SAM_CODE", "xyz")
         assert "not hexadecimal" in cli("card", "read", "--station", whole, status=1).err
         table.card.remove()
-        none = cli(
-            "card", "read", "--station", free, "--reader", "Virtual PCD 0 slot 0", "--seconds", "1", status=1
-        )
+        none = cli("card", "read", "--station", free, "--reader", CARD, "--seconds", "1", status=1)
         assert "no card was put in" in none.err
