@@ -2,7 +2,7 @@
 
 pcscd can take its listening socket from whoever starts it (systemd's socket activation), and its reader
 configuration from any folder. So any number of them run side by side, beside the system's own, without root:
-nothing of /run/pcscd is used. Programs reach this one by the environment variable PCSCLITE_CSOCK_NAME, which
+/run/pcscd only has to exist. Programs reach this one by the environment variable PCSCLITE_CSOCK_NAME, which
 libpcsclite reads once in a process: a process that is to see a restarted daemon keeps one `Pcscd`.
 
 Needs the Debian packages pcscd and vsmartcard-vpcd.
@@ -27,6 +27,7 @@ SOCKET_VARIABLE = "PCSCLITE_CSOCK_NAME"
 _LIBRARY = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _NOBODY = 65534
+_RUNTIME = Path("/run/pcscd")  # it has to be there; nothing of ours is put into it
 # pcscd finds its socket as file descriptor 3 if LISTEN_PID is its own number; setpriv ends it with us.
 _START = 'exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
 _SECONDS = 10.0
@@ -86,6 +87,10 @@ class Pcscd:
             self._wait_until_ready()
 
     def _started(self) -> "subprocess.Popen[bytes]":
+        try:
+            _RUNTIME.mkdir(0o755, exist_ok=True)
+        except PermissionError:
+            raise DeviceUnavailable(f"pcscd wants its folder: sudo mkdir -m 755 {_RUNTIME}") from None
         command = (self._program, "--foreground", "--config", str(self._configuration))
         # Root's daemon would write, and at its end remove, the system's own /run/pcscd/pcscd.pid.
         nobody = _NOBODY if os.geteuid() == 0 else None
