@@ -33,7 +33,7 @@ def bound(self, port):  # as the package does it, but a port is free at once aft
     listener.listen()
     return listener
 
-def anywhere(self, start):  # not the next one after `start`: a server started at the same moment finds the same
+def anywhere(self, start):  # not the next after `start`: a server started at the same moment finds it too
     listener = socket.create_server(("127.0.0.1", 0))
     return listener.getsockname()[1], listener
 
