@@ -33,7 +33,12 @@ def bound(self, port):  # as the package does it, but a port is free at once aft
     listener.listen()
     return listener
 
+def anywhere(self, start):  # not the next after `start`: a server started at the same moment finds it too
+    listener = socket.create_server(("127.0.0.1", 0))
+    return listener.getsockname()[1], listener
+
 MilvusServerConfig.try_bind_port = bound
+MilvusServerConfig.resolve_port = anywhere
 server = MilvusServer(proxy_port=sys.argv[2], etcd_port=sys.argv[3])
 server.set_base_dir(sys.argv[1])
 for setting in sys.argv[4:]:

@@ -101,7 +101,9 @@ def imported(what: str, manifest: Path, settings: Settings, records: int) -> Imp
             begin = time.process_time()
             import_records(store, capturing, settings, manifest, problems, lambda read: None)
             spent.append(time.process_time() - begin)
-        if problems.number or store.counts().subjects != records:
+        with store.read() as reader:
+            subjects = reader.counts().subjects
+        if problems.number or subjects != records:
             raise RuntimeError("the import is not what was given")
     first, second = spent
     return ImportSpeed(

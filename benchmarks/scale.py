@@ -9,7 +9,7 @@ codes have changed. Sizes share their parts, and what was measured of other size
 
 A mated probe is another capture of somebody enrolled; every fifth has all its fingers damaged. The true-mate
 recall is the share that a search returned, of those whose direct comparison with their mate passes the
-threshold of this gallery size. A search returns whom it names, so beyond the first 500 probes of a kind only
+threshold of this gallery size. A search returns whom it names, so beyond the first 300 probes of a kind only
 the naming is done: by fingers, and where these do not name the mate by everything. CPU: processor time of the
 whole process, templates to ranked result.
 """
@@ -54,8 +54,8 @@ RESULT = ROOT / "benchmarks" / "results" / "scale.json"
 FOLDER = ROOT / ".bench-cache" / "scale"
 PART = 32 * SHARD  # people
 BLOCK = 25  # probes
-SEARCHED = 500  # probes of a kind that are searched to the end, or FEW
-FEW = 200
+SEARCHED = 300  # probes of a kind that are searched to the end, or FEW
+FEW = 100
 DAMAGED = 5  # every so manieth mated probe
 STRANGERS = 1_000_000_000  # people from here on are never enrolled
 CONFIDENCE = 0.95

@@ -115,7 +115,9 @@ def capture(of: Eyes, number: int, params: Params = PARAMS) -> tuple[IrisTemplat
         for group in range(len(bank)):
             of_group = strength[group][clear]
             rank = int(CODER.fragile * len(of_group))
-            telling = clear & (strength[group] > np.partition(of_group, rank)[rank])
+            # one eye in a million is covered altogether
+            fragile = np.partition(of_group, rank)[rank] if len(of_group) else np.inf
+            telling = clear & (strength[group] > fragile)
             positive = (parts[eye, group] > 0) & telling
             for half in range(2):
                 masks[group, half], bits[group, half] = telling[..., half::2], positive[..., half::2]

@@ -67,7 +67,8 @@ class Presented:
 class Presentation:
     """One encounter as handed in. `digest` stands for the whole content, for recognising a retry.
 
-    `missing_face` is None where the face was not declared missing; `signature`, an image, where there is none.
+    `missing_face` is None where the face was not declared missing; `signature`, an image, where there is
+    none.
     """
 
     request_id: str

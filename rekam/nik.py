@@ -8,7 +8,6 @@ mistake or its holder has moved: a mismatch or a region code nobody knows is a w
 
 import csv
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -77,21 +76,6 @@ class Nik:
         return f"{self.regency_code}.{self.digits[4:6]}"
 
     @property
-    def province(self) -> str | None:
-        """Name, None where today's table lacks the code."""
-        return _regions().get(self.province_code)
-
-    @property
-    def regency(self) -> str | None:
-        """Name of the regency or city, None where today's table lacks the code."""
-        return _regions().get(self.regency_code)
-
-    @property
-    def district(self) -> str | None:
-        """Name, None where today's table lacks the code."""
-        return _regions().get(self.district_code)
-
-    @property
     def sex(self) -> Sex:
         """The sex it was given for."""
         return Sex.FEMALE if int(self.digits[6:8]) > 40 else Sex.MALE
@@ -110,11 +94,6 @@ class Nik:
     def year(self) -> int:
         """Year of birth without its century, 0-99."""
         return int(self.digits[10:12])
-
-    @property
-    def serial(self) -> int:
-        """Number among those born that day in that district, from 1."""
-        return int(self.digits[12:])
 
     @property
     def birth_years(self) -> tuple[int, ...]:
@@ -185,7 +164,7 @@ def _exists(day: int, month: int, year: int) -> bool:
 
 
 @cache
-def _regions() -> Mapping[str, str]:
-    """Names of provinces, regencies and districts by dotted code, read once."""
+def _regions() -> frozenset[str]:
+    """Dotted codes of provinces, regencies and districts, read once."""
     table = (files("rekam") / "regions.csv").read_text(encoding="utf-8")
-    return {row["code"]: row["name"] for row in csv.DictReader(table.splitlines())}
+    return frozenset(row["code"] for row in csv.DictReader(table.splitlines()))

@@ -72,7 +72,6 @@ from rekam.sqlite import Sqlite
 
 DATABASE = "rekam.sqlite"
 LOCK = "rekam.lock"
-_PAGE = 500
 _ERASE_AGAIN_SECONDS = 30.0
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -198,19 +197,6 @@ class RequestRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Tombstone:
-    """What stays of a deleted subject: the fact, no biometrics."""
-
-    key: int
-    subject_id: str
-    nik: str = field(repr=False)
-    encounters: tuple[str, ...]
-    deleted_at: datetime
-    operator: str
-    comment: str
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """One line of the change log. By the time it is read, the encounter may be gone: a later line says so."""
 
@@ -280,22 +266,6 @@ class Reader:
         """
         page = select(subject).order_by(subject.c.subject_id).limit(limit)
         return self._subjects(page if after is None else page.where(subject.c.subject_id > after))
-
-    def tombstone(self, subject_id: str) -> Tombstone | None:
-        """What stays of a deleted subject, or None where none was deleted under this id."""
-        rows = self._rows(select(tombstone).where(tombstone.c.subject_id == subject_id))
-        return _first(
-            Tombstone(
-                key=row.key,
-                subject_id=row.subject_id,
-                nik=row.nik,
-                encounters=tuple(json.loads(row.encounter_ids)),
-                deleted_at=row.deleted_at,
-                operator=row.operator,
-                comment=row.comment,
-            )
-            for row in rows
-        )
 
     def case(self, case_id: str) -> CaseRecord | None:
         """The case, or None."""
@@ -519,8 +489,8 @@ class Transaction(Reader):
     ) -> int:
         """A new encounter; its number, larger than any given before.
 
-        `subject_key` is set exactly where `state` is ENROLLED; `signed`: the signature. Raises `WrongState` where the id exists, the
-        subject does not, or the two disagree.
+        `subject_key` is set exactly where `state` is ENROLLED; `signed`: the signature. Raises `WrongState`
+        where the id exists, the subject does not, or the two disagree.
         """
         [seq] = self._insert(
             encounter,
@@ -635,7 +605,7 @@ class Transaction(Reader):
     def delete_subject(
         self, subject_id: str, *, deleted_at: datetime, operator: str = "", comment: str = ""
     ) -> SubjectRecord:
-        """Erase a subject with all its encounters; what it was. A `Tombstone` stays.
+        """Erase a subject with all its encounters; what it was. A tombstone stays: the fact, no biometrics.
 
         A case still open on one of its encounters is closed as REJECTED. Cases of other, held encounters that
         matched it stay open: their encounters still wait. Raises `NotFound`.
@@ -785,47 +755,6 @@ class Transaction(Reader):
             self._connection.commit()
 
 
-class Searchable:
-    """All searchable encounters in one read snapshot: `watermark` is the last change it contains.
-
-    Iterate once, to the end, or `close`: the snapshot holds a connection and keeps the write-ahead log from
-    being emptied.
-    """
-
-    def __init__(self, database: Database, after_seq: int, limit: int | None) -> None:
-        self._after = after_seq
-        self._limit = limit
-        with faults(database):
-            self._connection = database.reading.connect()
-            self._reader = Reader(self._connection, database)
-            self.watermark = self._reader.last_change()
-
-    def __iter__(self) -> Iterator[SearchableEncounter]:
-        try:
-            left = self._limit
-            while left is None or left > 0:
-                page = self._reader.searchable(self._after, _PAGE if left is None else min(_PAGE, left))
-                if not page:
-                    break
-                yield from page
-                self._after = page[-1].seq
-                left = None if left is None else left - len(page)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """End the snapshot."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 class Store:
     """The records of one data folder, owned by this process until `close`. Safe to use from any thread.
 
@@ -947,90 +876,10 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
-        """Several reads of one consistent state."""
+        """Reads of one state, that of the first. While it lasts, SQLite's log is not emptied."""
         self._check_open()
         with faults(self._database), self._database.reading.connect() as connection:
             yield Reader(connection, self._database)
-
-    def encounter(self, encounter_id: str, *, images: bool = False) -> EncounterRecord | None:
-        """See `Reader.encounter`."""
-        with self.read() as r:
-            return r.encounter(encounter_id, images=images)
-
-    def encounter_by_seq(self, seq: int, *, images: bool = False) -> EncounterRecord | None:
-        """See `Reader.encounter_by_seq`."""
-        with self.read() as r:
-            return r.encounter_by_seq(seq, images=images)
-
-    def subject(self, subject_id: str) -> SubjectRecord | None:
-        """See `Reader.subject`."""
-        with self.read() as r:
-            return r.subject(subject_id)
-
-    def subject_by_nik(self, nik: str) -> SubjectRecord | None:
-        """See `Reader.subject_by_nik`."""
-        with self.read() as r:
-            return r.subject_by_nik(nik)
-
-    def subject_by_key(self, key: int) -> SubjectRecord | None:
-        """See `Reader.subject_by_key`."""
-        with self.read() as r:
-            return r.subject_by_key(key)
-
-    def subjects(self, after: str | None, limit: int) -> tuple[SubjectRecord, ...]:
-        """See `Reader.subjects`."""
-        with self.read() as r:
-            return r.subjects(after, limit)
-
-    def tombstone(self, subject_id: str) -> Tombstone | None:
-        """See `Reader.tombstone`."""
-        with self.read() as r:
-            return r.tombstone(subject_id)
-
-    def case(self, case_id: str) -> CaseRecord | None:
-        """See `Reader.case`."""
-        with self.read() as r:
-            return r.case(case_id)
-
-    def case_of(self, encounter_id: str) -> CaseRecord | None:
-        """See `Reader.case_of`."""
-        with self.read() as r:
-            return r.case_of(encounter_id)
-
-    def cases(self, state: CaseState | None, after: str | None, limit: int) -> tuple[CaseRecord, ...]:
-        """See `Reader.cases`."""
-        with self.read() as r:
-            return r.cases(state, after, limit)
-
-    def request(self, request_id: str) -> RequestRecord | None:
-        """See `Reader.request`."""
-        with self.read() as r:
-            return r.request(request_id)
-
-    def last_change(self) -> int:
-        """See `Reader.last_change`."""
-        with self.read() as r:
-            return r.last_change()
-
-    def changes(self, after: int) -> Iterator[Change]:
-        """The changes after number `after`, in order, up to the newest; read in pages."""
-        while True:
-            with self.read() as r:
-                page = r.changes(after, _PAGE)
-            if not page:
-                return
-            yield from page
-            after = page[-1].seq
-
-    def searchable(self, after_seq: int = 0, limit: int | None = None) -> Searchable:
-        """Enrolled and held encounters by rising number, in one snapshot that knows its watermark."""
-        self._check_open()
-        return Searchable(self._database, after_seq, limit)
-
-    def counts(self) -> Counts:
-        """See `Reader.counts`."""
-        with self.read() as r:
-            return r.counts()
 
     def _check_open(self) -> None:
         if not self._open:

@@ -3,12 +3,12 @@
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import LiteralString
+from typing import LiteralString, TypeVar
 
 import psycopg
 import pytest
@@ -16,11 +16,13 @@ from psycopg import sql
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import make_url
 
-from rekam.store import DATABASE, Store
+from rekam.store import DATABASE, Reader, SearchableEncounter, Store
+
+_T = TypeVar("_T")
 
 _EMPTY: LiteralString = (
-    "TRUNCATE subject, tombstone, encounter, sample, sample_image, missing_sample, signature, cases, request, "
-    "change, opening RESTART IDENTITY"
+    "TRUNCATE subject, tombstone, encounter, sample, sample_image, missing_sample, signature, cases, "
+    "request, change, opening RESTART IDENTITY"
 )
 
 
@@ -43,6 +45,17 @@ class Place:
     def engine(self) -> Engine:
         """Another program's way into the same database."""
         return create_engine(self.url or f"sqlite:///{self.folder / DATABASE}")
+
+
+def now(store: Store, read: Callable[[Reader], _T]) -> _T:
+    """What a reader who comes now sees."""
+    with store.read() as reader:
+        return read(reader)
+
+
+def searched(store: Store) -> tuple[SearchableEncounter, ...]:
+    """Every encounter that searches meet now."""
+    return now(store, lambda r: r.searchable(0, 10_000))
 
 
 class PostgresServer:

@@ -15,6 +15,7 @@ from rekam.backup import MANIFEST, Backups, restore
 from rekam.errors import DeadlinePassed, InvalidRequest, NotWritten, StoreDamaged, WrongState
 from rekam.store import DATABASE, Store
 from rekam.v1 import admin_pb2, enrollment_pb2, gallery_pb2, identification_pb2, types_pb2
+from tests.places import now
 from tests.service import Service, fingers, recorded, refused, running
 
 NAME = "monday"
@@ -125,7 +126,7 @@ def test_the_copy_is_stopped_inside_the_database(tmp_path: Path, monkeypatch: py
         with pytest.raises(DeadlinePassed):
             store.copy_to(tmp_path / "copy", gone)
         store.copy_to(tmp_path / "whole", lambda: None)
-        assert store.request("r1999") is not None
+        assert now(store, lambda r: r.request("r1999")) is not None
 
 
 def backup_of_two(folder: Path) -> Path:

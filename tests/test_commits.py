@@ -10,8 +10,8 @@ import pytest
 import rekam.commits
 from rekam.commits import GroupCommit
 from rekam.errors import DeadlinePassed, RekamError, ShuttingDown, StoreFull, WrongState
-from rekam.store import Store, Transaction
-from tests.places import Place
+from rekam.store import Reader, Store, Transaction
+from tests.places import Place, now
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -62,18 +62,18 @@ def test_the_answer_is_durable_and_followed_before_it_is_given(store: Store) -> 
     seen: list[str | None] = []
 
     def follow() -> None:
-        seen.append(None if (s := store.subject("s-1")) is None else s.subject_id)
+        seen.append(None if (s := now(store, lambda r: r.subject("s-1"))) is None else s.subject_id)
 
     commits = GroupCommit(store, follow, largest_group=16)
     key = commits.submit(subject(1))
     assert seen == ["s-1"]  # committed when followed, followed when answered
-    assert store.subject_by_key(key) is not None
+    assert now(store, lambda r: r.subject_by_key(key)) is not None
     commits.close()
 
 
 def test_what_waits_is_committed_together_in_order(store: Store) -> None:
     groups: list[int] = []
-    commits = GroupCommit(store, lambda: groups.append(store.counts().subjects), largest_group=4)
+    commits = GroupCommit(store, lambda: groups.append(now(store, Reader.counts).subjects), largest_group=4)
     gate = Gate(commits)
     keys = []
     with ThreadPoolExecutor(10) as threads:
@@ -113,7 +113,7 @@ def test_a_fault_undoes_its_own_work_and_nothing_else(store: Store, commits: Gro
         gate.open()
         assert isinstance(jobs[1].exception(), WrongState)
         assert jobs[0].result() != jobs[2].result()
-    assert [s.subject_id for s in store.subjects(None, 10)] == ["s-1", "s-3"]
+    assert [s.subject_id for s in now(store, lambda r: r.subjects(None, 10))] == ["s-1", "s-3"]
 
 
 def test_work_nobody_waits_for_any_more_is_not_done(store: Store, commits: GroupCommit) -> None:
@@ -155,10 +155,10 @@ def test_a_failed_commit_is_told_to_everybody_in_the_group(
         monkeypatch.setattr(Transaction, "commit", disk_full)
         gate.open()
         assert [type(job.exception()) for job in jobs] == [StoreFull, StoreFull]
-    assert store.subjects(None, 10) == ()
+    assert now(store, lambda r: r.subjects(None, 10)) == ()
     monkeypatch.undo()
     commits.submit(subject(3))  # the writer lives on
-    assert [s.subject_id for s in store.subjects(None, 10)] == ["s-3"]
+    assert [s.subject_id for s in now(store, lambda r: r.subjects(None, 10))] == ["s-3"]
 
 
 def test_what_is_durable_is_acknowledged_even_where_the_index_cannot_follow(
@@ -181,7 +181,7 @@ def test_an_index_that_could_not_follow_is_told_again_without_another_commit(
     followed = threading.Event()
 
     def fails_twice() -> None:
-        calls.append(store.counts().subjects)
+        calls.append(now(store, Reader.counts).subjects)
         if len(calls) <= 2:
             raise RekamError("no index")
         followed.set()
@@ -218,14 +218,15 @@ def test_close_finishes_what_waits_and_then_refuses(store: Store) -> None:
     commits.close()  # again does no harm
     with pytest.raises(ShuttingDown):
         commits.submit(subject(9))
-    assert store.counts().subjects == 5
+    assert now(store, Reader.counts).subjects == 5
 
 
 def test_a_crowd_of_callers_gets_each_its_own_answer(store: Store, commits: GroupCommit) -> None:
     with ThreadPoolExecutor(32) as threads:
         keys = list(threads.map(lambda n: (n, commits.submit(subject(n))), range(200)))
     assert len({key for _, key in keys}) == 200
-    for number, key in keys:
-        found = store.subject_by_key(key)
-        assert found is not None
-        assert found.subject_id == f"s-{number}"
+    with store.read() as reader:
+        for number, key in keys:
+            found = reader.subject_by_key(key)
+            assert found is not None
+            assert found.subject_id == f"s-{number}"

@@ -8,9 +8,10 @@ import pytest
 
 from benchmarks.encounters import again, enroll_request, made_up_nik
 from capture.fingerprint.template import FingerprintTemplate
-from rekam.store import DATABASE, Store
+from rekam.store import DATABASE, Reader, Store
 from rekam.v1 import case_pb2, enrollment_pb2, gallery_pb2, identification_pb2, types_pb2
 from tests.conftest import ROOT
+from tests.places import now, searched
 from tests.service import recorded, running
 
 SQL = ROOT / "tests" / "first_release.sql"
@@ -107,11 +108,10 @@ def test_the_migration_keeps_every_row_and_is_done_once(data: Path) -> None:
     for _ in range(2):
         with Store.open(data) as store:
             for request_id, fingers in before.items():
-                with store.searchable() as encounters:
-                    templates = {e.encounter_id: [t for _, t in e.templates] for e in encounters}
+                templates = {e.encounter_id: [t for _, t in e.templates] for e in searched(store)}
                 assert [f.to_bytes() for f in fingers] in templates.values(), request_id
-            assert store.last_change() == 8
-            assert [s.nik for s in store.subjects(None, 9)] != []
+            assert now(store, Reader.last_change) == 8
+            assert [s.nik for s in now(store, lambda r: r.subjects(None, 9))] != []
     with closing(sqlite3.connect(data / DATABASE)) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         [[sound]] = database.execute("PRAGMA integrity_check")

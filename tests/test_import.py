@@ -41,6 +41,7 @@ from rekam.recorded import sample_record
 from rekam.store import DATABASE, CaseState, EncounterState, MissingRecord, SampleRecord, Store
 from rekam.v1 import enrollment_pb2, identification_pb2, types_pb2
 from tests.bodies import body, enroll_body
+from tests.places import now
 from tests.service import fingers, recorded, running
 
 REKAM = str(Path(sys.executable).with_name("rekam"))
@@ -117,10 +118,10 @@ def test_an_imported_encounter_says_that_nobody_was_searched(tmp_path: Path) -> 
     rows.append({"record": "a", "modality": "fingerprint", "position": "left_little", "missing": "amputated"})
     imported(tmp_path, rows)
     with Store.open(tmp_path / "data") as store:
-        subject = store.subject_by_nik(made_up_nik(1))
+        subject = now(store, lambda r: r.subject_by_nik(made_up_nik(1)))
         assert subject is not None
         [encounter_id] = subject.encounters
-        encounter = store.encounter(encounter_id)
+        encounter = now(store, lambda r: r.encounter(encounter_id))
     assert encounter is not None
     assert (encounter.decision, encounter.reasons) == (Decision.IMPORTED, (Reason.NOT_SEARCHED,))
     assert encounter.state is EncounterState.ENROLLED
@@ -147,12 +148,12 @@ def test_a_second_record_of_a_nik_joins_only_a_subject_it_matches(tmp_path: Path
     total, problems = imported(tmp_path, rows)
     assert (total, problems) == (Imported(enrolled=1, joined=1, held=1), [])
     with Store.open(tmp_path / "data") as store:
-        subject = store.subject_by_nik(made_up_nik(1))
+        subject = now(store, lambda r: r.subject_by_nik(made_up_nik(1)))
         assert subject is not None
         assert len(subject.encounters) == 2
-        joined = store.encounter(subject.encounters[1])
-        [case] = store.cases(CaseState.OPEN, None, 9)
-        held = store.encounter(case.encounter_id)
+        joined = now(store, lambda r: r.encounter(subject.encounters[1]))
+        [case] = now(store, lambda r: r.cases(CaseState.OPEN, None, 9))
+        held = now(store, lambda r: r.encounter(case.encounter_id))
     assert joined is not None
     assert (joined.decision, joined.reasons) == (
         Decision.IMPORTED,
@@ -238,9 +239,9 @@ def test_images_and_cbeff_are_extracted_and_what_yields_nothing_is_left_out(tmp_
     assert (problem["line"], problem["record"], problem["file"]) == ("2", "c", "blank.png")
     assert problem["reason"].startswith("left out: ")
     with Store.open(tmp_path / "data") as store:
-        subject = store.subject_by_nik(nik)
+        subject = now(store, lambda r: r.subject_by_nik(nik))
         assert subject is not None
-        encounter = store.encounter(subject.encounters[0], images=True)
+        encounter = now(store, lambda r: r.encounter(subject.encounters[0], images=True))
     assert encounter is not None
     assert [s.position for s in encounter.samples] == [THUMB, INDEX]
     assert [s.image for s in encounter.samples] == [thumb, index]

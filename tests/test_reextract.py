@@ -27,9 +27,10 @@ from rekam.capturing import Capturing
 from rekam.cli import main
 from rekam.config import load_settings
 from rekam.offline.reextract import Kept, Reextracted, reextract
-from rekam.store import ChangeKind, EncounterRecord, EncounterState, SampleRecord, Store
+from rekam.store import ChangeKind, EncounterRecord, EncounterState, Reader, SampleRecord, Store
 from rekam.v1 import identification_pb2
 from tests.bodies import eye
+from tests.places import now
 from tests.service import fingers, running
 
 NOON = datetime(2026, 1, 2, tzinfo=UTC)
@@ -104,13 +105,13 @@ def test_templates_of_another_extractor_are_made_anew_and_all_else_stays(tmp_pat
         damaged = replace(blank, image=b"noise")
         kept = [record(store, 3 + n, [one]) for n, one in enumerate((without_image, nothing_in_it, damaged))]
 
-        last = store.last_change()
+        last = now(store, Reader.last_change)
         done, told = run(store)
         assert done == Reextracted(replaced=2, without_image=1, kept=2)
         assert [one.encounter_id for one in told] == ["e-3", "e-4", "e-5"]
         assert told[0].reason == "no image was kept"
         assert "no PNG" in told[2].reason
-        after = store.encounter("e-1", images=True)
+        after = now(store, lambda r: r.encounter("e-1", images=True))
         assert after is not None
         assert [extractor_of(s) for s in after.samples[:2]] == [Extractor.LEADER_1] * 2
         made = FingerprintTemplate.from_bytes(after.samples[1].template)
@@ -121,16 +122,16 @@ def test_templates_of_another_extractor_are_made_anew_and_all_else_stays(tmp_pat
             replace(b, template=a.template) for a, b in zip(after.samples[:2], before.samples, strict=False)
         ]
         assert after == replace(before, samples=(*same, before.samples[2]))
-        for one in kept:
-            assert store.encounter(one.encounter_id, images=True) == one
-        changes = [(c.kind, c.encounter_seq, c.subject_key) for c in store.changes(last)]
+        with store.read() as reader:
+            assert [reader.encounter(one.encounter_id, images=True) for one in kept] == kept
+        changes = [(c.kind, c.encounter_seq, c.subject_key) for c in now(store, lambda r: r.changes(last))]
         place = (before.seq, before.subject_key)
         assert changes == [(ChangeKind.REMOVE, *place), (ChangeKind.ADD, *place)]
 
         # A second run finds nothing to do but to tell what stays.
-        last = store.last_change()
+        last = now(store, Reader.last_change)
         assert run(store) == (Reextracted(without_image=1, kept=2), told)
-        assert store.last_change() == last
+        assert now(store, Reader.last_change) == last
 
 
 def test_the_index_follows(tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_a_face_of_a_former_network_is_embedded_anew(tmp_path: Path, development
         record(store, 1, [SampleRecord(None, former.to_bytes(), 60, portrait, "jpeg")])
         assert run(store, Modality.FINGERPRINT)[0] == Reextracted()
         assert run(store, Modality.FACE)[0] == Reextracted(replaced=1)
-        after = store.encounter("e-1")
+        after = now(store, lambda r: r.encounter("e-1"))
         assert after is not None
         assert after.samples[0].template == template.to_bytes()
         assert after.samples[0].quality == 60

@@ -8,7 +8,22 @@ import pytest
 
 from benchmarks import scale, scale_page, scale_population, synthetic_face_vectors, synthetic_iris_codes
 from benchmarks.population import person
-from benchmarks.scale import KINDS, Met, Task, at_least, build_gallery, meet, parts, plan, probe_of, recall
+from benchmarks.scale import (
+    KINDS,
+    Mate,
+    Task,
+    at_least,
+    build_gallery,
+    mates,
+    meet,
+    name_mates,
+    parts,
+    plan,
+    probe_of,
+    read_mates,
+    recall,
+    run_block,
+)
 from benchmarks.scale_population import SEED, build, read_shard, shard_file
 from capture.iris.template import IrisTemplate
 from capture.sample import Modality
@@ -67,6 +82,23 @@ def test_a_gallery_of_parts_holds_everybody_once_and_finds_them(tmp_path: Path, 
     assert {path: after[path] for path in before} == before
 
 
+def test_naming_says_of_mates_what_whole_searches_say(tmp_path: Path, small: None) -> None:
+    folder = build_gallery(tmp_path, 20, workers=1)
+    gallery = Gallery.load(folder)
+    thresholds = Thresholds.for_gallery(20)
+    named, results = Task(0, mated=True, block=1, named=True), tmp_path / "results"
+    both = name_mates(gallery, named, range(4))
+    for kind in (0, 1):
+        searched = [meet(gallery, thresholds, Task(kind, mated=True, block=0), number) for number in range(4)]
+        assert [pair[kind] for pair in both] == mates(searched)
+    results.mkdir()
+    for task in (Task(0, mated=True, block=0), Task(1, mated=True, block=0), named):
+        run_block(folder, results, task)
+    known = read_mates(results, [Task(0, mated=True, block=0), Task(1, mated=True, block=0), named])
+    assert [(kind, len(of)) for kind, of in known.items()] == [(0, 4), (1, 4)]
+    assert [of[2:] for of in known.values()] == [[pair[kind] for pair in both[2:]] for kind in (0, 1)]
+
+
 def test_probes_are_the_same_in_every_run() -> None:
     first, again = (probe_of(1000, Task(0, mated=True, block=0), 5) for _ in range(2))
     assert first.index == again.index
@@ -87,12 +119,13 @@ def test_the_plan_has_some_of_every_kind_first() -> None:
     assert sum(scale.BLOCK for task in tasks if task.kind == 0 and task.mated) == 10_000
 
 
-def met(direct: float, place: int) -> Met:
-    return Met(0.1, damaged=False, direct=direct, place=place, returned=20, stranger=-3, decision="unique")
+def mate(direct: float, *, returned: bool) -> Mate:
+    return Mate(damaged=False, direct=direct, returned=returned)
 
 
 def test_recall_counts_only_mates_that_can_be_told() -> None:
-    told = recall([met(9, 0), met(9, 7), met(9, -1), met(5, -1)], threshold=8)
+    of = [mate(9, returned=True), mate(9, returned=True), mate(9, returned=False), mate(5, returned=False)]
+    told = recall(of, threshold=8)
     assert (told["passing"], told["returned"]) == (3, 2)
     # 0.05 = P(2 or more of 3 found) at the lower end
     low = told["at_least"]

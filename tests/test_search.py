@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from matching import search
-from matching.search import Snapshot, how_many
+from matching.search import Snapshot, how_many, least_evidence
 from matching.segment import Segment
 
 
@@ -22,6 +22,10 @@ def test_codes_name_more_in_larger_galleries() -> None:
     assert how_many(10, 1_000_000) == 126
     assert how_many(3, 10_000) == 60
     assert how_many(0, 1_000_000) == 1200
+
+
+def test_the_more_fingers_tell_the_more_is_asked_of_strangers() -> None:
+    assert [least_evidence(telling) for telling in (4, 6, 10)] == [-0.5, 0.0, 1.0]
 
 
 def test_whoever_stands_out_is_looked_for_once_where_few_do(monkeypatch: pytest.MonkeyPatch) -> None:

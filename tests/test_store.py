@@ -16,23 +16,25 @@ from alembic import command
 from alembic.config import Config
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from capture.sample import EyePosition, FingerPosition, Modality
 from matching.decision import Decision, Reason
 from rekam.errors import NotFound, RequestConflict, StoreError, StoreLocked, StoreNewer, WrongState
+from rekam.schema import tombstone
 from rekam.store import (
     CaseState,
     ChangeKind,
     EncounterState,
     MissingRecord,
+    Reader,
     RequestRecord,
     Resolution,
     SampleRecord,
     Store,
     Transaction,
 )
-from tests.places import Place
+from tests.places import Place, now, searched
 
 NOON = datetime(2026, 1, 2, 12, 30, 15, 123456, tzinfo=UTC)
 ENROLLED, HELD, REJECTED = EncounterState.ENROLLED, EncounterState.HELD, EncounterState.REJECTED
@@ -93,13 +95,20 @@ def hold(store: Store, number: int, prints: tuple[SampleRecord, ...] | None = No
         t.add_case(f"c{number}", f"e{number}", NOON)
 
 
+def tombstones(store: Store) -> list[dict[str, object]]:
+    """What stays of the deleted."""
+    with store._database.reading.connect() as connection:
+        rows = connection.execute(select(tombstone).order_by(tombstone.c.key))
+        return [row._asdict() for row in rows]
+
+
 # Records
 
 
 def test_an_encounter_comes_back_as_it_was_given(store: Store) -> None:
     prints = fingers(3, image=b"\x89PNG")
     key = enrol(store, 1, prints)
-    got = store.encounter("e1", images=True)
+    got = now(store, lambda r: r.encounter("e1", images=True))
     assert got is not None
     assert got.samples == prints
     assert (got.seq, got.subject_key, got.subject_id, got.nik) == (1, key, "s1", nik(1))
@@ -109,7 +118,7 @@ def test_an_encounter_comes_back_as_it_was_given(store: Store) -> None:
     assert got.created_at.tzinfo is UTC
     assert got.missing == (MissingRecord(FingerPosition.LEFT_LITTLE, "amputated"),)
     assert (got.request_id, got.evidence) == ("r1", b"evidence")
-    assert store.encounter_by_seq(1, images=True) == got
+    assert now(store, lambda r: r.encounter_by_seq(1, images=True)) == got
 
 
 def test_samples_of_every_modality_come_back_as_what_they_are(store: Store) -> None:
@@ -137,15 +146,15 @@ def test_samples_of_every_modality_come_back_as_what_they_are(store: Store) -> N
             samples=samples,
             missing=missing,
         )
-    got = store.encounter("e1", images=True)
+    got = now(store, lambda r: r.encounter("e1", images=True))
     assert got is not None
     assert got.samples == samples
     assert got.missing == missing
     # A finger and an eye of one code are equal numbers: their types tell them apart.
     assert [type(s.position) for s in got.samples] == [type(s.position) for s in samples]
     assert [type(m.position) for m in got.missing] == [type(m.position) for m in missing]
-    assert store.counts().samples == {Modality.FINGERPRINT: 1, Modality.IRIS: 2, Modality.FACE: 1}
-    [searchable] = store.searchable()
+    assert now(store, Reader.counts).samples == {Modality.FINGERPRINT: 1, Modality.IRIS: 2, Modality.FACE: 1}
+    [searchable] = searched(store)
     assert searchable.templates == tuple((s.position, s.template) for s in samples)
     assert [type(position) for position, _ in searchable.templates] == [type(s.position) for s in samples]
 
@@ -169,7 +178,7 @@ def test_what_is_missing_has_a_position(store: Store, missing: FingerPosition | 
 
 def test_images_are_read_only_when_asked_for(store: Store) -> None:
     enrol(store, 1, fingers(1, image=b"\x89PNG"))
-    got = store.encounter("e1")
+    got = now(store, lambda r: r.encounter("e1"))
     assert got is not None
     assert (got.samples[0].image, got.samples[0].image_format) == (None, "png")
 
@@ -177,24 +186,24 @@ def test_images_are_read_only_when_asked_for(store: Store) -> None:
 def test_unknown_positions_may_repeat_and_keep_their_order(store: Store) -> None:
     prints = tuple(SampleRecord(FingerPosition.UNKNOWN, os.urandom(9), q) for q in (3, 1, 2))
     enrol(store, 1, prints)
-    got = store.encounter("e1")
+    got = now(store, lambda r: r.encounter("e1"))
     assert got is not None
     assert got.samples == prints
 
 
 def test_what_is_not_there_is_none(store: Store) -> None:
-    assert store.encounter("e1") is None
-    assert store.encounter_by_seq(1) is None
-    assert store.subject("s1") is None
-    assert store.subject_by_key(1) is None
-    assert store.subject_by_nik(nik(1)) is None
-    assert store.case("c1") is None
-    assert store.case_of("e1") is None
-    assert store.request("r1") is None
-    assert store.tombstone("s1") is None
-    assert store.last_change() == 0
-    assert list(store.changes(0)) == []
-    assert list(store.searchable()) == []
+    assert now(store, lambda r: r.encounter("e1")) is None
+    assert now(store, lambda r: r.encounter_by_seq(1)) is None
+    assert now(store, lambda r: r.subject("s1")) is None
+    assert now(store, lambda r: r.subject_by_key(1)) is None
+    assert now(store, lambda r: r.subject_by_nik(nik(1))) is None
+    assert now(store, lambda r: r.case("c1")) is None
+    assert now(store, lambda r: r.case_of("e1")) is None
+    assert now(store, lambda r: r.request("r1")) is None
+    assert tombstones(store) == []
+    assert now(store, Reader.last_change) == 0
+    assert now(store, lambda r: r.changes(0)) == ()
+    assert searched(store) == ()
 
 
 def test_a_subject_lists_its_encounters_oldest_first(store: Store) -> None:
@@ -202,17 +211,19 @@ def test_a_subject_lists_its_encounters_oldest_first(store: Store) -> None:
     with store.transaction() as t:
         record(t, 3, subject_key=key)
         record(t, 2, subject_key=key)
-    got = store.subject("s1")
+    got = now(store, lambda r: r.subject("s1"))
     assert got is not None
     assert got.encounters == ("e1", "e3", "e2")
-    assert got == store.subject_by_nik(nik(1)) == store.subject_by_key(key)
+    assert (
+        got == now(store, lambda r: r.subject_by_nik(nik(1))) == now(store, lambda r: r.subject_by_key(key))
+    )
 
 
 def test_moments_keep_their_microseconds_in_utc_and_need_a_zone(store: Store) -> None:
     jakarta = datetime(1999, 12, 31, 23, 59, 59, 999999, tzinfo=timezone(timedelta(hours=7)))
     with store.transaction() as t:
         t.add_subject("s1", nik(1), jakarta)
-    got = store.subject("s1")
+    got = now(store, lambda r: r.subject("s1"))
     assert got is not None
     assert got.created_at == jakarta
     assert got.created_at.utcoffset() == timedelta(0)
@@ -225,10 +236,10 @@ def test_records_print_neither_nik_nor_biometrics(store: Store) -> None:
     enrol(store, 1, (SampleRecord(FingerPosition.RIGHT_INDEX, template, 50, template, "png"),))
     hold(store, 2)
     for shown in (
-        store.encounter("e1", images=True),
-        store.subject("s1"),
-        store.case("c2"),
-        *store.searchable(),
+        now(store, lambda r: r.encounter("e1", images=True)),
+        now(store, lambda r: r.subject("s1")),
+        now(store, lambda r: r.case("c2")),
+        *searched(store),
     ):
         assert nik(1) not in repr(shown)
         assert nik(2) not in repr(shown)
@@ -238,11 +249,11 @@ def test_records_print_neither_nik_nor_biometrics(store: Store) -> None:
 def test_pages_of_subjects_leave_nobody_out_while_others_go(store: Store) -> None:
     for number in range(10, 20):
         enrol(store, number)
-    first = store.subjects(None, 4)
+    first = now(store, lambda r: r.subjects(None, 4))
     with store.transaction() as t:
         t.delete_subject(first[-1].subject_id, deleted_at=NOON)
         t.delete_subject("s15", deleted_at=NOON)
-    second = store.subjects(first[-1].subject_id, 100)
+    second = now(store, lambda r: r.subjects(first[-1].subject_id, 100))
     assert [s.subject_id for s in first] == ["s10", "s11", "s12", "s13"]
     assert [s.subject_id for s in second] == ["s14", "s16", "s17", "s18", "s19"]
     assert [s.encounters for s in second] == [("e14",), ("e16",), ("e17",), ("e18",), ("e19",)]
@@ -254,7 +265,7 @@ def test_counts(store: Store) -> None:
     hold(store, 3)
     with store.transaction() as t:
         t.reject_encounter("e3")
-    counts = store.counts()
+    counts = now(store, Reader.counts)
     assert counts.subjects == 1
     assert counts.encounters == {ENROLLED: 1, HELD: 1, REJECTED: 1}
     assert counts.open_cases == 2
@@ -293,7 +304,7 @@ def test_of_many_threads_one_gets_the_nik(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == [False] * 7 + [True]
-    assert store.counts().subjects == 1
+    assert now(store, Reader.counts).subjects == 1
 
 
 def test_state_and_subject_must_agree(store: Store) -> None:
@@ -304,7 +315,7 @@ def test_state_and_subject_must_agree(store: Store) -> None:
             t.move_encounter("e2", subject_key, state)
     with pytest.raises(WrongState), store.transaction() as t:
         record(t, 3, subject_key=key + 1)
-    assert store.encounter("e3") is None
+    assert now(store, lambda r: r.encounter("e3")) is None
 
 
 def test_an_encounter_is_recorded_once(store: Store) -> None:
@@ -318,7 +329,7 @@ def test_numbers_are_never_given_twice(store: Store) -> None:
     with store.transaction() as t:
         t.delete_subject("s1", deleted_at=NOON)
     assert enrol(store, 2) > key
-    got = store.encounter("e2")
+    got = now(store, lambda r: r.encounter("e2"))
     assert got is not None
     assert got.seq == 2
 
@@ -332,8 +343,8 @@ def test_a_request_id_is_answered_once(store: Store) -> None:
         record(t, 1, subject_key=None)
         t.remember("r1", "Enroll", b"other", b"other")
     assert conflict.value.request_id == "r1"
-    assert store.encounter("e1") is None
-    assert store.request("r1") == RequestRecord("r1", "Enroll", b"digest", b"answer")
+    assert now(store, lambda r: r.encounter("e1")) is None
+    assert now(store, lambda r: r.request("r1")) == RequestRecord("r1", "Enroll", b"digest", b"answer")
 
 
 # Cases
@@ -348,11 +359,11 @@ def test_a_case_is_opened_for_a_held_encounter_and_resolved_once(store: Store) -
         t.add_case("c3", "e2", NOON)
     with pytest.raises(NotFound), store.transaction() as t:
         t.add_case("c3", "e3", NOON)
-    opened = store.case("c2")
+    opened = now(store, lambda r: r.case("c2"))
     assert opened is not None
     assert (opened.encounter_id, opened.nik, opened.decision) == ("e2", nik(2), Decision.DUPLICATE)
     assert (opened.state, opened.opened_at, opened.resolution) == (CaseState.OPEN, NOON, None)
-    assert store.case_of("e2") == opened
+    assert now(store, lambda r: r.case_of("e2")) == opened
 
     later = NOON + timedelta(days=1)
 
@@ -368,7 +379,7 @@ def test_a_case_is_opened_for_a_held_encounter_and_resolved_once(store: Store) -
 
     with store.transaction() as t:
         resolve(t, "c2")
-    resolved = store.case("c2")
+    resolved = now(store, lambda r: r.case("c2"))
     assert resolved is not None
     assert (resolved.state, resolved.resolution) == (CaseState.RESOLVED, Resolution.SAME_PERSON)
     assert (resolved.operator, resolved.comment, resolved.resolved_at) == ("siti", "same scar", later)
@@ -385,12 +396,12 @@ def test_cases_come_in_pages_oldest_first(store: Store) -> None:
         hold(store, number)
     with store.transaction() as t:
         t.resolve_case("c3", Resolution.REJECTED, operator="", comment="", resolved_at=NOON, subject_id=None)
-    assert [c.case_id for c in store.cases(CaseState.OPEN, None, 2)] == ["c5", "c9"]
-    assert [c.case_id for c in store.cases(CaseState.OPEN, "c9", 2)] == ["c1"]
-    assert [c.case_id for c in store.cases(CaseState.RESOLVED, None, 9)] == ["c3"]
-    assert [c.case_id for c in store.cases(None, "c3", 9)] == ["c9", "c1"]
+    assert [c.case_id for c in now(store, lambda r: r.cases(CaseState.OPEN, None, 2))] == ["c5", "c9"]
+    assert [c.case_id for c in now(store, lambda r: r.cases(CaseState.OPEN, "c9", 2))] == ["c1"]
+    assert [c.case_id for c in now(store, lambda r: r.cases(CaseState.RESOLVED, None, 9))] == ["c3"]
+    assert [c.case_id for c in now(store, lambda r: r.cases(None, "c3", 9))] == ["c9", "c1"]
     with pytest.raises(NotFound):
-        store.cases(None, "c7", 9)
+        now(store, lambda r: r.cases(None, "c7", 9))
 
 
 def test_moving_and_rejecting_need_the_right_state(store: Store) -> None:
@@ -398,7 +409,7 @@ def test_moving_and_rejecting_need_the_right_state(store: Store) -> None:
     hold(store, 2)
     with store.transaction() as t:
         t.reject_encounter("e2")
-    rejected = store.encounter("e2")
+    rejected = now(store, lambda r: r.encounter("e2"))
     assert rejected is not None
     assert (rejected.state, rejected.samples) == (REJECTED, ())
     assert rejected.missing
@@ -424,8 +435,8 @@ def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
         record(t, 1, subject_key=key)
         assert t.subject("s1") is not None
         raise ZeroDivisionError
-    assert store.subject("s1") is None
-    assert store.last_change() == 0
+    assert now(store, lambda r: r.subject("s1")) is None
+    assert now(store, Reader.last_change) == 0
     assert enrol(store, 2) >= 1
 
 
@@ -443,9 +454,9 @@ def test_a_savepoint_undoes_only_itself(store: Store) -> None:
                 record(t, 4, subject_key=None)
                 raise ZeroDivisionError
         record(t, 5, subject_key=None)
-    assert [e.encounter_id for e in store.searchable()] == ["e1", "e3", "e5"]
-    assert store.request("r") is None
-    assert len(list(store.changes(0))) == 3
+    assert [e.encounter_id for e in searched(store)] == ["e1", "e3", "e5"]
+    assert now(store, lambda r: r.request("r")) is None
+    assert len(now(store, lambda r: r.changes(0))) == 3
 
 
 def test_readers_meet_no_half_transaction(store: Store) -> None:
@@ -476,7 +487,7 @@ def test_readers_meet_no_half_transaction(store: Store) -> None:
     for reader in readers:
         reader.join()
     assert faults == []
-    assert store.counts().subjects == rounds
+    assert now(store, Reader.counts).subjects == rounds
 
 
 def test_what_a_transaction_acknowledged_survives_kill_9(place: Place) -> None:
@@ -486,7 +497,8 @@ from pathlib import Path
 from tests.places import Place
 from tests.test_store import enrol
 store = Place(Path({str(place.folder)!r}), {place.url!r}).open()
-number = store.counts().subjects
+with store.read() as reader:
+    number = reader.counts().subjects
 while True:
     enrol(store, number)
     print(number, flush=True)
@@ -503,11 +515,12 @@ while True:
             for line in child.stdout:
                 acknowledged = int(line)
     with place.open() as store:
-        for number in range(acknowledged + 1):
-            found = store.subject(f"s{number}")
-            assert found is not None
-            assert found.encounters == (f"e{number}",)
-        assert store.counts().subjects in (acknowledged + 1, acknowledged + 2)
+        with store.read() as r:
+            for number in range(acknowledged + 1):
+                found = r.subject(f"s{number}")
+                assert found is not None
+                assert found.encounters == (f"e{number}",)
+        assert now(store, Reader.counts).subjects in (acknowledged + 1, acknowledged + 2)
 
 
 # Erasure
@@ -522,13 +535,19 @@ def test_deleting_a_subject_leaves_a_tombstone_and_everybody_else(store: Store) 
     with store.transaction() as t:
         was = t.delete_subject("s1", deleted_at=NOON, operator="siti", comment="asked to")
     assert was.encounters == ("e1", "e2")
-    assert store.subject("s1") is None
-    assert store.encounter("e1") is None
-    assert [e.templates for e in store.searchable()] == [tuple((f.position, f.template) for f in other)]
-    stone = store.tombstone("s1")
-    assert stone is not None
-    assert (stone.key, stone.nik, stone.encounters) == (key, nik(1), ("e1", "e2"))
-    assert (stone.deleted_at, stone.operator, stone.comment) == (NOON, "siti", "asked to")
+    assert now(store, lambda r: r.subject("s1")) is None
+    assert now(store, lambda r: r.encounter("e1")) is None
+    assert [e.templates for e in searched(store)] == [tuple((f.position, f.template) for f in other)]
+    [stone] = tombstones(store)
+    assert stone == {
+        "key": key,
+        "subject_id": "s1",
+        "nik": nik(1),
+        "encounter_ids": '["e1", "e2"]',
+        "deleted_at": NOON,
+        "operator": "siti",
+        "comment": "asked to",
+    }
     with pytest.raises(NotFound), store.transaction() as t:
         t.delete_subject("s1", deleted_at=NOON)
 
@@ -536,13 +555,14 @@ def test_deleting_a_subject_leaves_a_tombstone_and_everybody_else(store: Store) 
 def test_a_reader_of_the_older_state_still_reads_what_is_deleted(store: Store) -> None:
     prints = fingers(3)
     enrol(store, 1, prints)
-    with store.searchable() as snapshot:
+    with store.read() as older:
+        assert older.last_change() == 1
         with store.transaction() as t:
             t.delete_subject("s1", deleted_at=NOON)
-        assert store.subject("s1") is None
-        [still] = snapshot
+        assert now(store, lambda r: r.subject("s1")) is None
+        [still] = older.searchable(0, 10)
         assert still.templates[0][1] == prints[0].template
-    assert list(store.searchable()) == []
+    assert searched(store) == ()
 
 
 def test_compacting_keeps_every_record(store: Store) -> None:
@@ -551,9 +571,10 @@ def test_compacting_keeps_every_record(store: Store) -> None:
     with store.transaction() as t:
         for number in range(4):
             t.delete_subject(f"s{number}", deleted_at=NOON)
-    before = (store.encounter("e4", images=True), store.tombstone("s3"), list(store.changes(0)))
+    kept = now(store, lambda r: (r.encounter("e4", images=True), r.changes(0))), tombstones(store)
     store.compact()
-    assert (store.encounter("e4", images=True), store.tombstone("s3"), list(store.changes(0))) == before
+    assert (now(store, lambda r: (r.encounter("e4", images=True), r.changes(0))), tombstones(store)) == kept
+    assert len(kept[1]) == 4
 
 
 def test_deleting_a_subject_keeps_its_closed_cases_and_leaves_others_open(store: Store) -> None:
@@ -567,13 +588,13 @@ def test_deleting_a_subject_keeps_its_closed_cases_and_leaves_others_open(store:
         t.move_encounter("e2", 1, ENROLLED)
     with store.transaction() as t:
         t.delete_subject("s1", deleted_at=NOON)
-    closed, waiting = store.case("c2"), store.case("c3")
+    closed, waiting = now(store, lambda r: r.case("c2")), now(store, lambda r: r.case("c3"))
     assert closed is not None
     assert (closed.resolution, closed.subject_id) == (Resolution.SAME_PERSON, "s1")
-    assert store.encounter("e2") is None
+    assert now(store, lambda r: r.encounter("e2")) is None
     assert waiting is not None
     assert waiting.state is CaseState.OPEN
-    assert store.encounter("e3") is not None
+    assert now(store, lambda r: r.encounter("e3")) is not None
 
 
 def test_deleting_a_subject_closes_a_case_left_open_on_its_encounter(store: Store) -> None:
@@ -582,7 +603,7 @@ def test_deleting_a_subject_closes_a_case_left_open_on_its_encounter(store: Stor
     with store.transaction() as t:
         t.move_encounter("e2", 1, ENROLLED)
         t.delete_subject("s1", deleted_at=NOON, operator="siti", comment="asked to")
-    closed = store.case("c2")
+    closed = now(store, lambda r: r.case("c2"))
     assert closed is not None
     assert (closed.state, closed.resolution) == (CaseState.RESOLVED, Resolution.REJECTED)
     assert (closed.operator, closed.resolved_at) == ("siti", NOON)
@@ -612,12 +633,14 @@ def test_an_index_that_follows_the_log_equals_one_rebuilt(
     with place.open() as store:
         for at, (step, a, b) in enumerate(steps):
             if at == catch_up_at:
-                snapshot = store.searchable()
-                watermark = snapshot.watermark
-                index = {e.seq: e.subject_key for e in snapshot}
+                with store.read() as snapshot:
+                    watermark = snapshot.last_change()
+                    index = {e.seq: e.subject_key for e in snapshot.searchable(0, 100)}
             with suppress(WrongState, NotFound, ZeroDivisionError), store.transaction() as t:
                 erased += take_step(t, at, step, a, b)
-        for change in store.changes(watermark):
+        with store.read() as r:
+            changes = r.changes(watermark)
+        for change in changes:
             assert change.seq > watermark
             watermark = change.seq
             if change.kind is ChangeKind.ADD:
@@ -625,14 +648,15 @@ def test_an_index_that_follows_the_log_equals_one_rebuilt(
                 index[change.encounter_seq] = change.subject_key
             else:
                 assert index.pop(change.encounter_seq) == change.subject_key
-        rebuilt = list(store.searchable())
+        rebuilt = searched(store)
         assert index == {e.seq: e.subject_key for e in rebuilt}
-        assert watermark == store.last_change()
-        for e in rebuilt:
-            whole = store.encounter_by_seq(e.seq)
-            assert whole is not None
-            assert e.templates == tuple((f.position, f.template) for f in whole.samples)
-            assert whole.state.searchable
+        assert watermark == now(store, Reader.last_change)
+        with store.read() as r:
+            for e in rebuilt:
+                whole = r.encounter_by_seq(e.seq)
+                assert whole is not None
+                assert e.templates == tuple((f.position, f.template) for f in whole.samples)
+                assert whole.state.searchable
         assert place.url or not any(place.files_hold(template) for template in erased)
     shutil.rmtree(place.folder)
 
@@ -673,40 +697,44 @@ def test_a_move_is_a_removal_and_an_addition(store: Store) -> None:
     with store.transaction() as t:
         t.move_encounter("e2", key, ENROLLED)
         t.move_encounter("e2", key, ENROLLED)
-    moves = [(c.kind, c.encounter_seq, c.subject_key) for c in store.changes(2)]
+    moves = [(c.kind, c.encounter_seq, c.subject_key) for c in now(store, lambda r: r.changes(2))]
     assert moves == [(ChangeKind.REMOVE, 2, None), (ChangeKind.ADD, 2, key)]
 
 
-def test_the_log_is_read_in_pages_to_the_end(store: Store) -> None:
+def test_changes_and_encounters_are_read_in_pages(store: Store) -> None:
     with store.transaction() as t:
         for number in range(600):
             record(t, number, subject_key=None, prints=())
-    assert [c.seq for c in store.changes(50)] == list(range(51, 601))
-    assert [e.seq for e in store.searchable(after_seq=20)] == list(range(21, 601))
-    assert [e.seq for e in store.searchable(after_seq=20, limit=550)] == list(range(21, 571))
     with store.read() as r:
+        assert [c.seq for c in r.changes(50)] == list(range(51, 601))
         assert [c.seq for c in r.changes(0, 3)] == [1, 2, 3]
+        assert [e.seq for e in r.searchable(20, 1000)] == list(range(21, 601))
+        assert [e.seq for e in r.searchable(20, 550)] == list(range(21, 571))
 
 
 def test_a_snapshot_and_the_changes_after_its_watermark_make_the_present(store: Store) -> None:
     enrol(store, 1)
-    snapshot = store.searchable()
-    enrol(store, 2)
-    assert snapshot.watermark == 1
-    assert [e.encounter_id for e in snapshot] == ["e1"]
-    assert [c.encounter_seq for c in store.changes(snapshot.watermark)] == [2]
+    with store.read() as snapshot:
+        watermark = snapshot.last_change()
+        enrol(store, 2)
+        assert watermark == snapshot.last_change() == 1
+        assert [e.encounter_id for e in snapshot.searchable(0, 10)] == ["e1"]
+    assert [c.encounter_seq for c in now(store, lambda r: r.changes(watermark))] == [2]
 
 
 # The files
 
 
 def test_a_reopened_store_has_everything(place: Place) -> None:
+    def everything(r: Reader) -> tuple[object, ...]:
+        return r.encounter("e1"), r.subject("s1"), r.case("c2"), r.changes(0)
+
     with place.open() as store:
         enrol(store, 1)
         hold(store, 2)
-        before = (store.encounter("e1"), store.subject("s1"), store.case("c2"), list(store.changes(0)))
+        before = now(store, everything)
     with place.open() as store:
-        after = (store.encounter("e1"), store.subject("s1"), store.case("c2"), list(store.changes(0)))
+        after = now(store, everything)
         assert enrol(store, 3) == 2
     assert before == after
 
@@ -715,12 +743,12 @@ def test_a_closed_store_refuses(place: Place) -> None:
     store = place.open()
     store.close()
     store.close()
-    with pytest.raises(StoreError, match="closed"):
-        store.counts()
+    with pytest.raises(StoreError, match="closed"), store.read():
+        pass
     with pytest.raises(StoreError, match="closed"), store.transaction():
         pass
     with pytest.raises(StoreError, match="closed"):
-        store.searchable()
+        store.copy_to(place.folder / "copy", lambda: None)
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_folder(place: Place, store: Store) -> None:
@@ -799,7 +827,10 @@ def written_by_the_first_release(place: Place) -> tuple[list[bytes], bytes]:
 def test_a_database_of_the_first_release_opens_and_keeps_everything(bare_place: Place) -> None:
     templates, image = written_by_the_first_release(bare_place)
     with bare_place.open() as store:
-        first, held = store.encounter("e1", images=True), store.encounter("e2")
+        first, held = (
+            now(store, lambda r: r.encounter("e1", images=True)),
+            now(store, lambda r: r.encounter("e2")),
+        )
         assert first is not None
         assert held is not None
         assert first.samples == (
@@ -809,17 +840,21 @@ def test_a_database_of_the_first_release_opens_and_keeps_everything(bare_place: 
         assert first.missing == (MissingRecord(FingerPosition.LEFT_LITTLE, "amputated"),)
         assert (first.subject_id, first.created_at, first.state) == ("s1", NOON, ENROLLED)
         assert held.samples == (SampleRecord(FingerPosition.UNKNOWN, templates[2], 63),)
-        assert (store.counts().subjects, store.counts().open_cases, store.last_change()) == (1, 1, 4)
-        assert store.counts().samples[Modality.FINGERPRINT] == 3
-        assert store.request("r1") == RequestRecord("r1", "Enroll", b"digest", b"answer")
-        assert [e.seq for e in store.searchable()] == [1, 2]
+        assert (
+            now(store, Reader.counts).subjects,
+            now(store, Reader.counts).open_cases,
+            now(store, Reader.last_change),
+        ) == (1, 1, 4)
+        assert now(store, Reader.counts).samples[Modality.FINGERPRINT] == 3
+        assert now(store, lambda r: r.request("r1")) == RequestRecord("r1", "Enroll", b"digest", b"answer")
+        assert [e.seq for e in searched(store)] == [1, 2]
         # Numbers go on where they were, and a second opening finds nothing left to do.
         assert enrol(store, 4) == 2
-        numbered = store.encounter("e4")
+        numbered = now(store, lambda r: r.encounter("e4"))
         assert numbered is not None
         assert numbered.seq == 4
     with bare_place.open() as store:
-        again = store.encounter("e1", images=True)
+        again = now(store, lambda r: r.encounter("e1", images=True))
         assert again == first
 
 

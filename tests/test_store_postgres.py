@@ -27,8 +27,8 @@ from rekam.errors import (
     WrongState,
 )
 from rekam.schema import metadata
-from rekam.store import SampleRecord, Store, Transaction
-from tests.places import Place, PostgresServer
+from rekam.store import Reader, SampleRecord, Store, Transaction
+from tests.places import Place, PostgresServer, now, searched
 from tests.test_store import NOON, enrol, fingers, hold, nik, record
 
 
@@ -72,7 +72,7 @@ def test_a_database_has_one_owner_whatever_its_data_folder(
     assert enrol(store, 1)
     store.close()
     with other.open() as next_owner:
-        assert next_owner.subject("s1") is not None
+        assert now(next_owner, lambda r: r.subject("s1")) is not None
 
 
 def test_an_owner_that_is_going_is_waited_for(place: Place, tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_who_lost_the_database_to_another_writes_nothing(
     with Place(tmp_path / "other", place.url).open() as other:
         with pytest.raises(StoreLocked, match="in use by rekam process"):
             enrol(store, 5)
-        assert store.subject("s3") is not None  # reading needs no ownership
+        assert now(store, lambda r: r.subject("s3")) is not None  # reading needs no ownership
         enrol(other, 6)
     enrol(store, 7)
-    assert [e.encounter_id for e in store.searchable()] == ["e1", "e3", "e6", "e7"]
+    assert [e.encounter_id for e in searched(store)] == ["e1", "e3", "e6", "e7"]
 
 
 # Connections that break
@@ -109,7 +109,7 @@ def test_who_lost_the_database_to_another_writes_nothing(
 def test_a_connection_that_broke_while_idle_is_replaced(store: Store, postgres: PostgresServer) -> None:
     enrol(store, 1)
     terminate(postgres)
-    assert store.subject("s1") is not None
+    assert now(store, lambda r: r.subject("s1")) is not None
     assert enrol(store, 2) == 2
 
 
@@ -123,7 +123,7 @@ def test_a_connection_that_breaks_in_a_transaction_keeps_nothing_and_the_next_wo
             record(t, 2, subject_key=None)
         record(t, 3, subject_key=None)
     hold(store, 4)
-    assert [e.encounter_id for e in store.searchable()] == ["e4"]
+    assert [e.encounter_id for e in searched(store)] == ["e4"]
 
 
 def test_a_connection_that_breaks_in_a_reading_is_told_and_the_next_works(
@@ -134,7 +134,7 @@ def test_a_connection_that_breaks_in_a_reading_is_told_and_the_next_works(
         assert reader.subject("s1") is not None
         terminate(postgres)
         reader.subject("s1")
-    assert store.subject("s1") is not None
+    assert now(store, lambda r: r.subject("s1")) is not None
 
 
 def break_the_next_commit(store: Store, postgres: PostgresServer, *, keep: bool) -> None:
@@ -162,7 +162,7 @@ def test_a_commit_nobody_heard_the_end_of_is_not_acknowledged_and_a_retry_learns
         t.remember("r1", "Enroll", b"digest", b"answer")
         return "answer"
 
-    commits = GroupCommit(store, lambda: followed.append(store.last_change()), largest_group=4)
+    commits = GroupCommit(store, lambda: followed.append(now(store, Reader.last_change)), largest_group=4)
     try:
         break_the_next_commit(store, postgres, keep=keep)
         with pytest.raises(StoreDisconnected):
@@ -172,8 +172,8 @@ def test_a_commit_nobody_heard_the_end_of_is_not_acknowledged_and_a_retry_learns
         assert commits.submit(work) == ("again answer" if keep else "answer")
     finally:
         commits.close()
-    assert [e.encounter_id for e in store.searchable()] == ["e1"]
-    assert len(list(store.changes(0))) == 1
+    assert [e.encounter_id for e in searched(store)] == ["e1"]
+    assert len(now(store, lambda r: r.changes(0))) == 1
 
 
 def test_a_server_that_crashes_comes_back_with_everything_acknowledged(
@@ -188,7 +188,9 @@ def test_a_server_that_crashes_comes_back_with_everything_acknowledged(
             enrol(store, 5)
             break
         time.sleep(0.05)
-    assert [s.subject_id for s in store.subjects(None, 10)] == [f"s{number}" for number in range(6)]
+    assert [s.subject_id for s in now(store, lambda r: r.subjects(None, 10))] == [
+        f"s{number}" for number in range(6)
+    ]
 
 
 def test_a_server_that_is_not_there_is_told_as_unreachable(tmp_path: Path) -> None:
@@ -293,7 +295,7 @@ def test_a_full_disk_keeps_nothing_of_the_transaction_even_if_the_fault_is_caugh
         administrator.execute("DROP FUNCTION no_room CASCADE")
         administrator.close()
     hold(store, 5)
-    assert [e.encounter_id for e in store.searchable()] == ["e1", "e5"]
+    assert [e.encounter_id for e in searched(store)] == ["e1", "e5"]
 
 
 def test_a_transaction_with_a_failed_statement_is_not_acknowledged(store: Store) -> None:
@@ -302,7 +304,7 @@ def test_a_transaction_with_a_failed_statement_is_not_acknowledged(store: Store)
         record(t, 1, subject_key=None)
         with pytest.raises(Exception, match="division by zero"):
             t._connection.exec_driver_sql("SELECT 1 / 0")
-    assert list(store.searchable()) == []
+    assert searched(store) == ()
 
 
 def test_a_value_the_server_cannot_keep_is_refused_and_the_transaction_goes_on(store: Store) -> None:
@@ -343,9 +345,9 @@ def test_a_damaged_page_is_told_as_damage(
         with table.open("r+b") as file:
             file.seek(len(content) // 2)
             file.write(b"\xa5" * 8192)
-        with Place(tmp_path / "other", url).open() as damaged, pytest.raises(StoreDamaged):  # noqa: PT012
-            for number in range(50):
-                damaged.encounter(f"e{number}")
+        other = Place(tmp_path / "other", url)
+        with other.open() as damaged, pytest.raises(StoreDamaged), damaged.read() as reader:
+            _ = [reader.encounter(f"e{number}") for number in range(50)]
 
 
 @pytest.mark.parametrize("refused", [True, False])
@@ -377,10 +379,11 @@ def test_what_is_deleted_is_vacuumed_away_once_no_reader_needs_it(
 
     prints = fingers(3)
     enrol(store, 1, prints)
-    with store.searchable() as snapshot:
+    with store.read() as older:
+        assert older.last_change() == 1
         with store.transaction() as t:
             t.delete_subject("s1", deleted_at=NOON)
-        [still] = snapshot
+        [still] = older.searchable(0, 10)
         assert still.templates[0][1] == prints[0].template
         assert dead() == 3
     enrol(store, 2)

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, create_engine, event, text
 
 from rekam.errors import StoreDamaged, StoreError, StoreFull, StoreLocked
 from rekam.schema import metadata
-from rekam.store import DATABASE, Store
-from tests.places import Place
+from rekam.store import DATABASE, Reader, Store
+from tests.places import Place, now, searched
 from tests.test_store import NOON, enrol, fingers, hold, record, written_by_the_first_release
 
 
@@ -64,9 +64,9 @@ def test_compacting_gives_the_space_back(store: Store) -> None:
     with store.transaction() as t:
         for number in range(29):
             t.delete_subject(f"s{number}", deleted_at=NOON)
-    large = store.counts().database_bytes
+    large = now(store, Reader.counts).database_bytes
     store.compact()
-    assert store.counts().database_bytes < large / 2
+    assert now(store, Reader.counts).database_bytes < large / 2
 
 
 def test_erasure_waits_for_a_reader_of_the_older_state_and_does_not_hold_up_each_commit(
@@ -74,7 +74,8 @@ def test_erasure_waits_for_a_reader_of_the_older_state_and_does_not_hold_up_each
 ) -> None:
     prints = fingers(3)
     enrol(store, 1, prints)
-    with store.searchable(), store.transaction() as t:
+    with store.read() as older, store.transaction() as t:
+        assert older.last_change() == 1
         t.delete_subject("s1", deleted_at=NOON)
     enrol(store, 2)
     assert any(here.files_hold(f.template) for f in prints)  # tried again only after a while
@@ -147,9 +148,8 @@ def test_a_damaged_page_is_told_as_damage(here: Place) -> None:
     content = bytearray(path.read_bytes())
     content[4096 * 30 :] = b"\xa5" * (len(content) - 4096 * 30)
     path.write_bytes(content)
-    with here.open() as store, pytest.raises(StoreDamaged):  # noqa: PT012
-        for number in range(50):
-            store.encounter(f"e{number}")
+    with here.open() as store, pytest.raises(StoreDamaged), store.read() as reader:
+        _ = [reader.encounter(f"e{number}") for number in range(50)]
 
 
 def test_a_full_disk_keeps_nothing_of_the_transaction_even_if_the_fault_is_caught(
@@ -162,17 +162,19 @@ def test_a_full_disk_keeps_nothing_of_the_transaction_even_if_the_fault_is_caugh
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
 
     event.listen(store._database.reading, "begin", limit)
-    pages = store.counts().database_bytes // 4096 + 5  # the file cannot be larger than with its log
+    pages = (
+        now(store, Reader.counts).database_bytes // 4096 + 5
+    )  # the file cannot be larger than with its log
     with pytest.raises(StoreFull), store.transaction() as t:  # noqa: PT012
         record(t, 2, subject_key=None)
         with pytest.raises(StoreFull), t.savepoint():
             record(t, 3, subject_key=None, prints=fingers(1, image=bytes(2_000_000)))
         with pytest.raises(StoreFull):
             record(t, 4, subject_key=None)
-    assert [e.encounter_id for e in store.searchable()] == ["e1"]
+    assert [e.encounter_id for e in searched(store)] == ["e1"]
     pages = 1_000_000
     hold(store, 5)
-    assert [e.encounter_id for e in store.searchable()] == ["e1", "e5"]
+    assert [e.encounter_id for e in searched(store)] == ["e1", "e5"]
 
 
 def test_a_database_held_by_another_program_is_told_as_locked(here: Place, store: Store) -> None:
@@ -191,4 +193,4 @@ def test_a_transaction_that_the_database_gave_up_is_not_acknowledged(store: Stor
     with pytest.raises(StoreError, match="rolled back"), store.transaction() as t:  # noqa: PT012
         record(t, 1, subject_key=None)
         t._connection.exec_driver_sql("ROLLBACK")
-    assert list(store.searchable()) == []
+    assert searched(store) == ()

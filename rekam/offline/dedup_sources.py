@@ -17,7 +17,7 @@ from rekam.exchange import Presented
 from rekam.offline.legacy_files import samples_within
 from rekam.offline.samples import natural
 from rekam.position import Position, modality_of
-from rekam.store import DATABASE, LOCK, EncounterState, Store
+from rekam.store import DATABASE, LOCK, EncounterState, Reader, SearchableEncounter, Store
 
 # Encounters read together; records that may be of images, of which one takes seconds.
 ENCOUNTERS_A_BATCH = 256
@@ -162,28 +162,30 @@ class StoredEncounters:
         for number in range(self.batches):
             with self._store.read() as reader:
                 page = reader.searchable(after, ENCOUNTERS_A_BATCH)
-            after = page[-1].seq
-            if number in skipped:
-                continue
-            batch = []
-            for one in page:
-                if one.subject_key is None:
-                    record = self._store.encounter_by_seq(one.seq)
-                    nik = "" if record is None else record.nik
-                    member = Member(nik, f"held {one.encounter_id}", one.encounter_id, EncounterState.HELD)
-                else:
-                    subject, nik = self._whose[one.subject_key]
-                    member = Member(nik, subject, one.encounter_id, EncounterState.ENROLLED)
-                samples = tuple(
-                    (f"sample {place}", Presented(position, template=data))
-                    for place, (position, data) in enumerate(one.templates, start=1)
-                )
-                batch.append(Given(member, samples))
-            yield number, tuple(batch)
+                after = page[-1].seq
+                if number in skipped:
+                    continue
+                batch = tuple(self._given(reader, one) for one in page)
+            yield number, batch
+
+    def _given(self, reader: Reader, one: SearchableEncounter) -> Given:
+        if one.subject_key is None:
+            record = reader.encounter_by_seq(one.seq)
+            nik = "" if record is None else record.nik
+            member = Member(nik, f"held {one.encounter_id}", one.encounter_id, EncounterState.HELD)
+        else:
+            subject, nik = self._whose[one.subject_key]
+            member = Member(nik, subject, one.encounter_id, EncounterState.ENROLLED)
+        samples = tuple(
+            (f"sample {place}", Presented(position, template=data))
+            for place, (position, data) in enumerate(one.templates, start=1)
+        )
+        return Given(member, samples)
 
     def images(self, member: Member) -> list[tuple[Position, bytes]]:
         """Image files of a member; none where none are kept."""
-        record = self._store.encounter(member.encounter, images=True)
+        with self._store.read() as reader:
+            record = reader.encounter(member.encounter, images=True)
         samples = () if record is None else record.samples
         return [(one.position, one.image) for one in samples if one.image is not None]
 

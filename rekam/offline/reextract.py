@@ -122,7 +122,8 @@ def _due(
 def _anew(
     store: Store, capturing: Capturing, encounter: SearchableEncounter, due: Mapping[int, Template]
 ) -> _Anew:
-    record = store.encounter(encounter.encounter_id, images=True)
+    with store.read() as reader:
+        record = reader.encounter(encounter.encounter_id, images=True)
     if record is None:
         return _Anew(encounter.encounter_id, {}, ())
     templates: dict[int, bytes] = {}

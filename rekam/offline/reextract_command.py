@@ -53,7 +53,8 @@ def reextract_command(
             closing(Capturing(settings)) as capturing,
             Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
         ):
-            encounters = store.counts().encounters
+            with store.read() as reader:
+                encounters = reader.counts().encounters
             task = bar.add_task("", total=sum(n for state, n in encounters.items() if state.searchable))
             done = reextract(
                 store,
