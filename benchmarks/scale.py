@@ -552,7 +552,7 @@ def main(
     people: Annotated[list[int], typer.Option(min=1, help="Sizes of galleries.")],
     folder: Annotated[Path, typer.Option(help="Where everything is kept: 17 GB for a million.")] = FOLDER,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
-    probes: Annotated[int, typer.Option(min=BLOCK, help="Mated probes of each kind.")] = 10_000,
+    probes: Annotated[int, typer.Option(min=BLOCK, help="Mated probes of ten fingers and more.")] = 10_000,
     minutes: Annotated[float, typer.Option(help="Of searching at most, for each size.")] = float("inf"),
     again: Annotated[bool, typer.Option("--again", help="Search anew what was searched before.")] = False,
     output: Annotated[Path, typer.Option(help="The results.")] = RESULT,

@@ -197,11 +197,11 @@ class Snapshot:
             most = how_many(PARAMS.fingers_enough, encounters)
             return names | self._likest(asked, many, most, PARAMS.fingers_always)
         standing = self._standing_out(evidence, ABSENT, named, excluded)
-        least = least_evidence(telling)
         return names | {
             subject: row
             for place, (subject, row) in enumerate(standing.items())
-            if place < PARAMS.fingers_always or evidence[row] > least
+            if place < PARAMS.fingers_always
+            or evidence[row] > least_evidence(min(telling, self._finger_count(row)))
         }
 
     def _likest(
@@ -227,6 +227,10 @@ class Snapshot:
     def _form(self, row: int) -> EncounterForm:
         segment, own = self._at(row)
         return segment.form(own)
+
+    def _finger_count(self, row: int) -> int:
+        segment, own = self._at(row)
+        return segment.finger_count(own)
 
     def _standing_out(
         self, standing: NDArray[np.float32], above: float, most: int, excluded: frozenset[int]
@@ -267,12 +271,12 @@ def how_many(telling: int, encounters: int) -> int:
 
 
 def least_evidence(telling: int) -> float:
-    """What codes must say at least for an exact comparison, where enough fingers tell.
+    """What codes must say at least for an exact comparison, of so many telling fingers that both may show.
 
     Mates rise with every finger and strangers sink: of seven telling ones, damaged, the lowest of 62 mates
     stood at 6.3; of four at 0.2.
     """
-    return PARAMS.least_evidence + PARAMS.evidence_a_finger * (telling - PARAMS.fingers_enough)
+    return PARAMS.least_evidence + PARAMS.evidence_a_finger * max(telling - PARAMS.fingers_enough, 0)
 
 
 _BLOCK = 64

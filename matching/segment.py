@@ -90,6 +90,13 @@ class Segment:
         )
         return [row for row in order[first:last].tolist() if not self.dead[row]]
 
+    def finger_count(self, row: int) -> int:
+        """How many fingers the encounter in this row has. Cost: some 20 us, no template is read."""
+        return sum(
+            int(np.searchsorted(shelf.slot, row + 1) - np.searchsorted(shelf.slot, row))
+            for shelf in self.fingers.values()
+        )
+
     def form(self, row: int) -> EncounterForm:
         """The encounter in this row."""
         fingers = [f for position, shelf in self.fingers.items() for f in shelf.forms(position, row)]

@@ -1,6 +1,7 @@
 """The scale benchmark: shards that go on where they stopped, galleries of parts, figures that add up."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,11 @@ from benchmarks.scale import (
 from benchmarks.scale_population import SEED, build, read_shard, shard_file
 from capture.iris.template import IrisTemplate
 from capture.sample import Modality
+from matching import search
 from matching.decision import Decision, Thresholds
 from matching.gallery import Gallery
 from matching.iris.comparison import compare_irises, iris_form
+from matching.search import Snapshot
 
 ROWS = json.loads(scale.RESULT.read_text())["sizes"]
 
@@ -82,9 +85,13 @@ def test_a_gallery_of_parts_holds_everybody_once_and_finds_them(tmp_path: Path, 
     assert {path: after[path] for path in before} == before
 
 
-def test_naming_says_of_mates_what_whole_searches_say(tmp_path: Path, small: None) -> None:
+def test_naming_says_of_mates_what_whole_searches_say(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "PARAMS", replace(search.PARAMS, fingers=1, fingers_always=1))
     folder = build_gallery(tmp_path, 20, workers=1)
     gallery = Gallery.load(folder)
+    assert Snapshot(tuple(gallery.segments()), None).few(frozenset()) is None  # else everybody is named
     thresholds = Thresholds.for_gallery(20)
     named, results = Task(0, mated=True, block=1, named=True), tmp_path / "results"
     both = name_mates(gallery, named, range(4))

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from benchmarks.population import person
 from matching import search
+from matching.delta import Delta
+from matching.encounter import encounter_form
 from matching.search import Snapshot, how_many, least_evidence
 from matching.segment import Segment
 
@@ -25,7 +28,19 @@ def test_codes_name_more_in_larger_galleries() -> None:
 
 
 def test_the_more_fingers_tell_the_more_is_asked_of_strangers() -> None:
-    assert [least_evidence(telling) for telling in (4, 6, 10)] == [-0.5, 0.0, 1.0]
+    assert [least_evidence(telling) for telling in (2, 4, 6, 10)] == [-0.5, -0.5, 0.0, 1.0]
+
+
+def test_of_who_was_enrolled_with_few_fingers_less_is_asked() -> None:
+    """A ten-finger probe has two fingers in common with them: their evidence cannot be that of ten."""
+    delta = Delta()
+    for i in range(8):
+        fingers = person(i, 1)
+        delta.add(i, i, encounter_form(fingers[:2] if i == 7 else fingers, (), None))
+    probe = encounter_form(person(100, 1), (), None)
+    evidence = np.array([9, 9, 9, 9, 9, 0.2, 2, 0.2], dtype=np.float32)
+    named = Snapshot([delta.segment()], None)._by_fingers(probe.fingers, evidence, frozenset())
+    assert sorted(named) == [0, 1, 2, 3, 4, 6, 7]
 
 
 def test_whoever_stands_out_is_looked_for_once_where_few_do(monkeypatch: pytest.MonkeyPatch) -> None:

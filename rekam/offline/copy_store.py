@@ -33,6 +33,8 @@ def copy_store(folder: Path, url: str, progress: Callable[[int, int], None]) -> 
     """
     if not (folder / DATABASE).is_file():
         raise WrongState(f"there is no {DATABASE} in {folder}: nothing to copy")
+    with closing(database_in(folder, url)) as target, faults(target), target.reading.connect() as asked:
+        _require_empty(target, asked)  # before an older folder is brought up to date
     with (
         Store.open(folder),  # nobody else has it, and its schema is of this version
         closing(database_in(folder, None)) as source,
@@ -42,8 +44,7 @@ def copy_store(folder: Path, url: str, progress: Callable[[int, int], None]) -> 
         faults(target),
         target.writing.begin() as new,
     ):
-        if there := inspect(new).get_table_names():
-            raise WrongState(f"the database {target.name} has tables already ({there[0]}): name an empty one")
+        _require_empty(target, new)
         upgrade(new)
         with faults(source):
             of = sum(old.scalar(select(func.count()).select_from(t)) or 0 for t in metadata.sorted_tables)
@@ -62,9 +63,18 @@ def copy_store(folder: Path, url: str, progress: Callable[[int, int], None]) -> 
                 progress(done, of)
         for name, last in numbers:
             # The last ever given, not the highest that is there: what was deleted had numbers too.
-            if name in metadata.tables and (column := metadata.tables[name].autoincrement_column) is not None:
+            if (
+                last
+                and name in metadata.tables
+                and (column := metadata.tables[name].autoincrement_column) is not None
+            ):
                 new.execute(select(func.setval(func.pg_get_serial_sequence(name, column.name), last)))
     return done
+
+
+def _require_empty(target: Database, connection: Connection) -> None:
+    if there := inspect(connection).get_table_names():
+        raise WrongState(f"the database {target.name} has tables already ({there[0]}): name an empty one")
 
 
 def _batches(source: Database, connection: Connection, table: Table) -> Iterator[list[dict[str, object]]]:
@@ -94,4 +104,4 @@ def copy_store_command(
                 settings.database_url,
                 lambda rows, of: bar.update(task, completed=rows, total=of),
             )
-    typer.echo(f"{done:,} rows copied; {settings.data_dir / DATABASE} stays as it was")
+    typer.echo(f"{done:,} rows copied; {settings.data_dir / DATABASE} stays there")
