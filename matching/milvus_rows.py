@@ -370,6 +370,8 @@ class Rows:
 
         Sees everything written before. Cost: all of them are read, 10,000 at a time.
         """
+        # Pages alone were seen to miss what was written a moment before: first wait until all is seen.
+        self.count("encounters")
         rows: list[Row] = []
         with self._faults():
             pages = self._client.query_iterator(

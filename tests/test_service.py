@@ -831,8 +831,8 @@ def test_stats_count(populated: Service) -> None:
     assert (stats.encounters_held, stats.encounters_rejected, stats.cases_open) == (0, 0, 0)
     assert stats.store_sequence == 30
     assert stats.store_bytes > 120 * 100
-    # four fingers: a code of 64 bytes, its detail, its place and where its template ends; nothing else
-    assert stats.finger_bytes_a_person == 4 * (64 + 1 + 4 + 8)
+    # four fingers: a code of 128 bytes, its detail, its place and where its template ends; nothing else
+    assert stats.finger_bytes_a_person == 4 * (128 + 1 + 4 + 8)
     assert (stats.iris_bytes_a_person, stats.face_bytes_a_person) == (0, 0)
     assert 4 * 100 < stats.compared_bytes_a_person < 4 * 511
     assert stats.version
