@@ -226,10 +226,9 @@ def what_is_kept(client: Client, enroller: Enroller) -> Kept:
         fingers = () if by_eyes else again(fingers_of(number), number)
         request_back = enroll_request(f"back-{number}", made_up_nik(9_998 - number), fingers)
         request_back.samples.extend(_eyes(number, 0.1) if by_eyes else ())
-        response = client.enrollment.Enroll(request_back, timeout=CALL_SECONDS)
-        if response.HasField("recapture"):  # a print too poor to be searched with
-            continue
-        back = response.encounter
+        for sample in request_back.samples:
+            sample.best_effort = True  # a poor print among them is searched with too
+        back = client.enrollment.Enroll(request_back, timeout=CALL_SECONDS).encounter
         mates = [c.nik for c in back.evidence.candidates[:1]]
         # Two eyes are too little for an accusation among more than some 250 people: they go to an operator.
         enough = {types_pb2.DECISION_DUPLICATE, *([types_pb2.DECISION_REVIEW] if by_eyes else [])}
