@@ -44,9 +44,10 @@ from rekam.offline.records import template_app
 from rekam.offline.reextract_command import reextract_command
 from rekam.offline.restore_command import restore_command
 from rekam.server import serve
-from rekam.station.capture_command import capture_command, spool_app
+from rekam.station.capture_command import capture_command
 from rekam.station.card_command import card_app
 from rekam.station.devices_command import devices_app
+from rekam.station.spool_command import spool_app
 from rekam.v1 import (
     admin_pb2,
     case_pb2,

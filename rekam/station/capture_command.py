@@ -1,42 +1,28 @@
-"""`rekam capture`: an encounter at this workstation, and `rekam spool`: what waits here to be sent."""
+"""`rekam capture`: an encounter at this workstation."""
 
 import getpass
-import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from rekam.errors import InvalidRequest, SpoolError
+from rekam.errors import InvalidRequest
 from rekam.station.devices_command import Station, supervised
+from rekam.station.spool_command import EXITS, Server, opened_outbox, send_waiting
 
 if TYPE_CHECKING:
     from devices.ektp import Ektp
     from rekam.session import Session
     from rekam.station.card_holder import HolderVerdict
     from rekam.station.examiner import PipelineExaminer
-    from rekam.station.outbox import Outbox, Sent
+    from rekam.station.outbox import Outbox
     from rekam.station.settings import StationSettings
 
-spool_app = typer.Typer(no_args_is_help=True, help="Encounters that wait at this workstation.")
 out = Console()
 err = Console(stderr=True)
-
-Server = Annotated[
-    str | None,
-    typer.Option(
-        "--server", envvar="REKAM_SERVER", help="Address of the server, in place of the station's setting."
-    ),
-]
-PASSPHRASE = "REKAM_SPOOL_PASSPHRASE"
-_EXITS = {"waiting": 4, "reopened": 3, "refused": 1, "open": 5}
 
 
 def capture_command(
@@ -72,7 +58,7 @@ def capture_command(
     """
     if [bool(nik), card, bool(resume)].count(True) != 1:
         raise InvalidRequest([("", "give either a NIK, --card or --resume")])
-    with _outbox(station) as (box, examiner, settings):
+    with opened_outbox(station) as (box, examiner, settings):
         if operator_samples is not None:
             _keep_operator(box, examiner, operator_samples)
         read = _read(station) if card else None
@@ -86,7 +72,7 @@ def capture_command(
             _write_picture(session, picture)
         if not finished:
             out.print(f"not finished: --resume {session.began.name} goes on with it", highlight=False)
-            raise typer.Exit(_EXITS["open"])
+            raise typer.Exit(EXITS["open"])
         if read is not None:
             verdict = holder_of(read, session)
             out.print(f"holder of the card: {holder_words(verdict)}", highlight=False)
@@ -94,60 +80,7 @@ def capture_command(
         for name in box.alike(session):
             err.print(f"{name}, which waits here too, shows the same person", highlight=False)
         if send:
-            _send(box, server or settings.server, session.began.name)
-
-
-@spool_app.command("list")
-def list_command(station: Station = None) -> None:
-    """List the encounters of this workstation: what waits, and what the service said of those it has."""
-    with _outbox(station) as (box, _, _):
-        table = Table("encounter", "state", "decision", "recorded as", "")
-        for one in box.states():
-            cells = (one.name, one.sync.value, one.decision, one.encounter_id, one.text)
-            table.add_row(*(escape(cell) for cell in cells))
-        out.print(table)
-
-
-@spool_app.command("send")
-def send_command(station: Station = None, server: Server = None) -> None:
-    """Send what waits, oldest first. Exit status 4: something waits on."""
-    with _outbox(station) as (box, _, settings):
-        _send(box, server or settings.server, None)
-
-
-@spool_app.command("discard")
-def discard_command(
-    name: Annotated[str, typer.Argument(help="Which encounter.")],
-    station: Station = None,
-) -> None:
-    """Give up an encounter that the service has not recorded; what was captured is erased."""
-    with _outbox(station) as (box, _, _):
-        box.discard(name)
-    out.print(f"{name} is erased", highlight=False)
-
-
-@contextmanager
-def _outbox(
-    station: Path | None,
-) -> "Iterator[tuple[Outbox, PipelineExaminer, StationSettings]]":
-    """The spool of a station, opened; what was repaired or damaged is said."""
-    from rekam.session import Params
-    from rekam.spool import Spool
-    from rekam.station.examiner import PipelineExaminer
-    from rekam.station.outbox import Outbox
-    from rekam.station.settings import load_station
-
-    settings = load_station(station)
-    # No option of the command: others can see those.
-    word = os.environ.get(PASSPHRASE) or getpass.getpass("passphrase of the spool: ")
-    if not word:
-        raise SpoolError("the spool needs a passphrase")
-    params = Params(settings.good_quality, settings.best_of, settings.seconds)
-    with Spool.open(settings.spool, word) as spool:
-        for text in (*spool.notices, *spool.damaged.values()):
-            err.print(text, highlight=False, markup=False)
-        examiner = PipelineExaminer()
-        yield Outbox(spool, examiner, params), examiner, settings
+            send_waiting(box, server or settings.server, session.began.name)
 
 
 def _read(station: Path | None) -> "Ektp":
@@ -246,31 +179,3 @@ def _write_picture(session: "Session", path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(encounter_picture(session)).save(path)
     out.print(f"picture of what was captured: {path}", highlight=False, soft_wrap=True)
-
-
-def _send(box: "Outbox", address: str, name: str | None) -> None:
-    """Send what waits and say what became of it; leaves with the status of `name`, or of the worst."""
-    from rekam.client import Client
-
-    with Client(address) as client:
-        sent = box.send(client)
-    for one in sent:
-        out.print(_line(one), highlight=False, soft_wrap=True)
-    statuses = [_status(one) for one in sent if name in (None, one.name)]
-    left = [one.name for one in box.states() if one.sync == "waiting" and name in (None, one.name)]
-    status = max(statuses, default=0) or (_EXITS["waiting"] if left else 0)
-    if status:
-        raise typer.Exit(status)
-
-
-def _line(one: "Sent") -> str:
-    if one.sync == "recorded":
-        case = f", case {one.case_id}" if one.case_id else ""
-        return f"[bold]{one.decision}[/]: {one.name} is encounter {one.encounter_id}{case}"
-    return f"[bold]{one.sync.value}[/]: {one.name}: {escape(one.text)}"
-
-
-def _status(one: "Sent") -> int:
-    if one.sync == "recorded":
-        return 2 if one.case_id else 0
-    return _EXITS.get(one.sync.value, 1)
