@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MILVUS := .milvus/.installed
-# Device stacks, and what their Python bindings are built with; installed where one is missing.
-PACKAGES := strace gcc pkg-config swig pcscd vsmartcard-vpcd libpcsclite-dev libfprint-2-2 gir1.2-fprint-2.0 \
-	libgirepository1.0-dev libcairo2-dev
+# What a virtual environment needs on a bare Debian, the device stacks, and what their Python bindings are built
+# with; installed where one is missing.
+PACKAGES := python3-venv python3-dev strace gcc libc6-dev pkg-config swig pcscd vsmartcard-vpcd libpcsclite-dev \
+	libfprint-2-2 gir1.2-fprint-2.0 libgirepository1.0-dev libcairo2-dev
 export REKAM_DATA ?= $(abspath ../shared/data)
 
 .PHONY: help setup test check format proto demo demo-station bench bench-scale fuzz clean
@@ -19,8 +20,6 @@ setup: $(STAMP) $(MILVUS)  ## install everything, system packages too
 $(STAMP): pyproject.toml
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || (apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES))
-	@$(PYTHON) -c 'import os, sysconfig as s; exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || \
-		apt-get install -y -qq python3-dev
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install -q -e '.[devices]' --group dev

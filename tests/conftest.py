@@ -5,11 +5,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from benchmarks.milvus_server import MilvusServer, MilvusUnavailable
 from tests.places import Place, PostgresServer, postgres_server
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A slow machine, or the first call of a compiled function, is no failure.
+settings.register_profile("rekam", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rekam")
 
 
 @pytest.fixture(scope="session")
