@@ -196,7 +196,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """The first entry. `kinds`: what this office captures."""
+    """The first entry. `kinds`: what this office captures; `card`: NIK and birth date are an e-KTP's."""
 
     name: str
     nik: str
@@ -204,6 +204,7 @@ class Began:
     kinds: tuple[DeviceKind, ...]
     at: datetime
     birth_date: str = ""
+    card: bool = False
     entry: Literal["began"] = "began"
 
 
@@ -248,6 +249,16 @@ class Discarded:
     entry: Literal["discarded"] = "discarded"
 
 
+@dataclass(frozen=True, slots=True)
+class HolderSeen:
+    """Whether who was captured holds the card, in words; `overruled`: the operator went on against it."""
+
+    verdict: str
+    overruled: bool
+    at: datetime
+    entry: Literal["holder"] = "holder"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sealed:
     """The request as it is sent, and sent again, byte for byte, until it is answered."""
@@ -264,7 +275,7 @@ class Reopened:
     entry: Literal["reopened"] = "reopened"
 
 
-Entry = Began | Taken | Declared | Discarded | Sealed | Reopened
+Entry = Began | Taken | Declared | Discarded | HolderSeen | Sealed | Reopened
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="entry")])
 Keep = Callable[[Entry], None]
 
@@ -310,6 +321,7 @@ class Session:
         self._taken: dict[Place, Taken] = {}
         self._forms: dict[Place, Form] = {}
         self._declared: dict[Place, MissingReason] = {}
+        self.holder: HolderSeen | None = None
         self._sealed: Sealed | None = None
         self._requests = 0
         self.advice: tuple[str, ...] = ()
@@ -460,16 +472,23 @@ class Session:
             raise WrongState(f"the {place.words} is neither taken nor declared missing")
         self._add(Discarded(place.kind, place.code))
 
+    def keep_holder(self, verdict: str, *, overruled: bool) -> None:
+        """Whether the card's holder is who was captured; it has to be found anew when that changes."""
+        self._require_open()
+        self._add(HolderSeen(verdict, overruled, datetime.now(UTC)))
+
     def seal(self) -> bytes:
         """The finished session as the request to be sent; nothing of it changes from here on.
 
         A session that was sealed before and not reopened gives the same bytes. Raises `WrongState` where
-        something is left to capture.
+        something is left to capture, or whether the card is the person's is not known.
         """
         if self._sealed is None:
             if (step := self.step) is not None:
                 left = ", ".join(place.words for place in self.open_places(step))
                 raise WrongState(f"{step.name}: neither captured nor declared missing: {left}")
+            if self.began.card and self.holder is None:
+                raise WrongState("who was captured was not compared with the holder of the card")
             self._add(Sealed(self._request().SerializeToString(deterministic=True)))
         assert self._sealed is not None
         return self._sealed.request
@@ -488,6 +507,8 @@ class Session:
         self._apply(entry)
 
     def _apply(self, entry: Entry) -> None:
+        if isinstance(entry, Taken | Discarded):
+            self.holder = None
         match entry:
             case Taken():
                 place = entry.place
@@ -500,6 +521,8 @@ class Session:
             case Discarded():
                 for kept in (self._taken, self._forms, self._declared):
                     kept.pop(Place(entry.kind, entry.code), None)
+            case HolderSeen():
+                self.holder = entry
             case Sealed():
                 self._sealed, self._requests = entry, self._requests + 1
             case Reopened():
