@@ -250,6 +250,14 @@ class Discarded:
 
 
 @dataclass(frozen=True, slots=True)
+class Widened:
+    """More kinds that are captured than when it began."""
+
+    kinds: tuple[DeviceKind, ...]
+    entry: Literal["widened"] = "widened"
+
+
+@dataclass(frozen=True, slots=True)
 class HolderSeen:
     """Whether who was captured holds the card, in words; `overruled`: the operator went on against it."""
 
@@ -275,7 +283,7 @@ class Reopened:
     entry: Literal["reopened"] = "reopened"
 
 
-Entry = Began | Taken | Declared | Discarded | HolderSeen | Sealed | Reopened
+Entry = Began | Widened | Taken | Declared | Discarded | HolderSeen | Sealed | Reopened
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="entry")])
 Keep = Callable[[Entry], None]
 
@@ -321,6 +329,7 @@ class Session:
         self._taken: dict[Place, Taken] = {}
         self._forms: dict[Place, Form] = {}
         self._declared: dict[Place, MissingReason] = {}
+        self._kinds = set(self.began.kinds)
         self.holder: HolderSeen | None = None
         self._sealed: Sealed | None = None
         self._requests = 0
@@ -346,7 +355,7 @@ class Session:
     @property
     def steps(self) -> tuple[Step, ...]:
         """What this office captures, in order."""
-        return plan_of(self.began.kinds)
+        return plan_of(self._kinds)
 
     @property
     def step(self) -> Step | None:
@@ -472,6 +481,12 @@ class Session:
             raise WrongState(f"the {place.words} is neither taken nor declared missing")
         self._add(Discarded(place.kind, place.code))
 
+    def widen(self, kinds: Iterable[DeviceKind]) -> None:
+        """Capture these kinds as well: the office does now, as the service may have asked for."""
+        self._require_open()
+        if more := tuple(kind for kind in kinds if kind not in self._kinds):
+            self._add(Widened(more))
+
     def keep_holder(self, verdict: str, *, overruled: bool) -> None:
         """Whether the card's holder is who was captured; it has to be found anew when that changes."""
         self._require_open()
@@ -523,6 +538,8 @@ class Session:
                     kept.pop(Place(entry.kind, entry.code), None)
             case HolderSeen():
                 self.holder = entry
+            case Widened():
+                self._kinds.update(entry.kinds)
             case Sealed():
                 self._sealed, self._requests = entry, self._requests + 1
             case Reopened():
