@@ -193,6 +193,7 @@ class _Watch:
         self._events = events
         self._lock = threading.Lock()
         self._known: dict[str, DeviceInfo] = {}
+        self._gone: set[str] = set()  # since the look that goes on began
         self._open: dict[str, DeviceWorker] = {}
         self._trouble = ""
         self._looked = threading.Event()
@@ -250,6 +251,8 @@ class _Watch:
     def _run(self) -> None:
         ended = 0
         while not self._closing.is_set():
+            with self._lock:
+                self._gone.clear()
             try:
                 found = self._worker.call(Driver.discover)
                 self._find(found)
@@ -258,6 +261,8 @@ class _Watch:
                 ended += 1
             except DeviceError as error:
                 self._cannot_look(error)
+            except Exception as error:  # of what a driver found that are no devices
+                self._cannot_look(DeviceError(f"{self._driver.name} found what is no device: {error!r}"))
             self._looked.set()
             with self._lock:
                 opened = list(self._open.values())
@@ -266,9 +271,9 @@ class _Watch:
             self._closing.wait(min(self._params.poll_seconds * 2**ended, self._params.most_seconds))
 
     def _find(self, found: Sequence[DeviceInfo]) -> None:
-        """Compare what is there with what was."""
-        now = {info.id: info for info in found}
+        """Compare what is there with what was; what went since the look began may still be in it."""
         with self._lock:
+            now = {info.id: info for info in found if info.id not in self._gone}
             if self._trouble:
                 self._trouble = ""
                 self._events.put(Recovered(self._driver.name, ""))
@@ -293,5 +298,7 @@ class _Watch:
                 self._events.put(Recovered(self._driver.name, device_id))
             elif not isinstance(error, DeviceRemoved):
                 self._events.put(Failed(self._driver.name, device_id, error))
-            elif gone := self._known.pop(device_id, None):
-                self._events.put(Detached(self._driver.name, gone))
+            else:
+                self._gone.add(device_id)
+                if gone := self._known.pop(device_id, None):
+                    self._events.put(Detached(self._driver.name, gone))

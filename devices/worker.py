@@ -34,7 +34,7 @@ from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import devices.errors
 from devices.device import CaptureSpec, CardReader, Condition, Device, DeviceInfo, Driver, Health
-from devices.errors import DeviceBusy, DeviceError, DeviceRemoved, DeviceStuck
+from devices.errors import DeviceBusy, DeviceError, DeviceRemoved, DeviceStuck, DeviceUnavailable
 from devices.frame import DeviceKind, Frame
 
 _P = ParamSpec("_P")
@@ -210,9 +210,14 @@ class DeviceWorker:
         """The process, started and its device opened where none is; the lock is held."""
         if self._process and self._process.ended():
             self._fail("its process ended")
+        if self.closed:
+            raise DeviceRemoved("it was closed")
         if self._process is None:
+            try:
+                self._process = process = _Process(self._log)
+            except OSError as error:
+                raise DeviceUnavailable(f"its process cannot be started: {error}") from error
             self.starts += 1
-            self._process = process = _Process(self._log)
             try:
                 opening = (self._driver, self._device_id)
                 self.info = cast("DeviceInfo | None", self._answer(process, opening, self._deadlines.start))
@@ -282,23 +287,33 @@ class _Process:
     """The process itself: alone in its group, with a channel to it."""
 
     def __init__(self, log: Path | None) -> None:
-        connection, its = socket.socketpair()
-        watched, lifeline = os.pipe()
-        memory = os.memfd_create("rekam-device")
-        handed = (its.fileno(), memory, watched)
-        code = f"import sys; sys.path[:] = {sys.path!r}; from devices.worker import serve; serve{handed}"
-        with its, open(log or os.devnull, "ab") as prints:
+        """Start it; raises `OSError`."""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as its:
+            connection, other = socket.socketpair()
+            ours.enter_context(connection)
+            its.enter_context(other)
+            watched, lifeline = os.pipe()
+            its.callback(os.close, watched)
+            ours.callback(os.close, lifeline)
+            memory = os.memfd_create("rekam-device")
+            ours.callback(os.close, memory)
+            prints = its.enter_context(open(log or os.devnull, "ab"))
+            handed = (other.fileno(), memory, watched)
+            code = f"import sys; sys.path[:] = {sys.path!r}; from devices.worker import serve; serve{handed}"
+            # A maker's library has no business with our settings, least of all with passphrase and SAM code.
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("REKAM_")}
             self._popen = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
                 stdout=prints,
                 stderr=prints,
+                env=environment,
                 pass_fds=handed,
                 start_new_session=True,  # a group to be killed whole; no Ctrl-C of the terminal
             )
-        os.close(watched)
+            kept = ours.pop_all()
         self.channel = _Channel(connection, memory)
-        self.end = weakref.finalize(self, _destroy, self._popen, connection, lifeline, memory)
+        self.end = weakref.finalize(self, _destroy, self._popen, kept)
 
     @property
     def pid(self) -> int:
@@ -318,14 +333,12 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _destroy(process: "subprocess.Popen[bytes]", connection: socket.socket, *descriptors: int) -> None:
+def _destroy(process: "subprocess.Popen[bytes]", kept: contextlib.ExitStack) -> None:
     """Kill a process and its group; one that hangs in the kernel is left to it, and nobody waits."""
     _kill(process)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(1)
-    connection.close()
-    for descriptor in descriptors:
-        os.close(descriptor)
+    kept.close()
 
 
 class _Channel:

@@ -10,14 +10,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from devices.device import Captured, CaptureSpec, Condition, DeviceInfo, Health, TimedOut
-from devices.errors import DeviceBusy, DeviceProtocolError, DeviceStuck, DeviceUnavailable, DeviceUntrusted
+from devices.errors import (
+    DeviceBusy,
+    DeviceProtocolError,
+    DeviceRemoved,
+    DeviceStuck,
+    DeviceUnavailable,
+    DeviceUntrusted,
+)
 from devices.frame import DeviceKind, Frame, Provenance
 
-ERRORS = (DeviceBusy, DeviceProtocolError, DeviceUntrusted, DeviceUnavailable)
+ERRORS = (DeviceBusy, DeviceProtocolError, DeviceRemoved, DeviceUntrusted, DeviceUnavailable)
 
 
 class ForgedCertificate(DeviceUntrusted):
@@ -29,7 +37,10 @@ class ForgedCertificate(DeviceUntrusted):
 
 @dataclass(frozen=True, slots=True)
 class MisbehavingDriver:
-    """Its devices are the lines of a file, which may also say how discovery is to go wrong."""
+    """Its devices are the words of a file, which may also say how discovery is to go wrong.
+
+    While there is a file `slow` beside it, what a look found is told late; `looking` says that there is one.
+    """
 
     script: Path
     name: str = "misbehaving"
@@ -40,7 +51,10 @@ class MisbehavingDriver:
         if lines[:1] == ["unavailable"]:
             raise DeviceUnavailable("the service does not run")
         misbehave(lines[0] if lines else "")
-        return [self.info(line) for line in lines]
+        while self.script.with_name("slow").exists():
+            self.script.with_name("looking").touch()
+            time.sleep(0.01)
+        return cast(list[DeviceInfo], None) if lines == ["nonsense"] else [self.info(line) for line in lines]
 
     def open(self, device_id: str) -> "MisbehavingDevice":
         misbehave(device_id)

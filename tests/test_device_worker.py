@@ -209,7 +209,7 @@ def test_a_preview_is_closed_before_a_capture(worker: DeviceWorker) -> None:
 
 
 def test_health_is_told_at_once_and_calls_wait_for_each_other(tmp_path: Path) -> None:
-    worker = DeviceWorker(MisbehavingDriver(tmp_path), "camera", Deadlines(busy=0.2))
+    worker = DeviceWorker(MisbehavingDriver(tmp_path), "camera", Deadlines(busy=2))
     worker.opened()
     errors: list[DeviceError] = []
 
@@ -232,7 +232,13 @@ def test_health_is_told_at_once_and_calls_wait_for_each_other(tmp_path: Path) ->
 
 def test_an_interrupted_call_leaves_no_answer_behind(worker: DeviceWorker) -> None:
     worker.opened()
-    threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+    ours = threading.get_ident()
+
+    def interrupt() -> None:
+        await_true(lambda: worker.health().condition is Condition.BUSY)
+        signal.pthread_kill(ours, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         capture(worker, "sleep")
     assert isinstance(capture(worker, "frame 3 3"), Captured)
@@ -270,3 +276,30 @@ def test_a_worker_of_a_driver_discovers(tmp_path: Path) -> None:
     worker.close()
     with pytest.raises(DeviceRemoved):
         worker.call(Driver.discover)
+    assert worker.starts == 1  # none for a call that has nobody to answer it
+
+
+def test_a_process_that_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> None:
+    worker = DeviceWorker(MisbehavingDriver(tmp_path), "camera", log=tmp_path / "missing" / "log")
+    for _ in range(2):
+        gc.collect()  # what earlier tests forgot is closed now, not meanwhile
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(DeviceUnavailable, match="missing"):
+            worker.opened()
+        assert len(os.listdir("/proc/self/fd")) <= before
+    assert worker.health().condition is Condition.FAILING
+    (tmp_path / "missing").mkdir()
+    worker.opened()
+    assert worker.health().figures["restarts"] == 0
+    worker.close()
+
+
+def test_device_processes_know_none_of_our_secrets(
+    worker: DeviceWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("REKAM_SPOOL_PASSPHRASE", "REKAM_SAM_CODE"):
+        monkeypatch.setenv(name, "secret of the station")
+    worker.opened()
+    environment = Path(f"/proc/{worker.pid}/environ").read_bytes()
+    assert b"PATH=" in environment
+    assert b"secret of the station" not in environment

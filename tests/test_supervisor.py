@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from devices.device import CaptureSpec, Condition
-from devices.errors import DeviceBusy, DeviceStuck, DeviceUnavailable
+from devices.errors import DeviceBusy, DeviceRemoved, DeviceStuck, DeviceUnavailable
 from devices.frame import DeviceKind
 from devices.supervisor import Attached, Detached, Event, Failed, Params, Recovered, Supervisor
 from devices.worker import Deadlines
 from tests.misbehaving import MisbehavingDriver
-from tests.test_device_worker import PATIENCE, runs
+from tests.test_device_worker import PATIENCE, await_true, runs
 
 PARAMS = Params(poll_seconds=0.05, most_seconds=0.2, deadlines=Deadlines(call=4))
 
@@ -89,6 +89,49 @@ def test_a_search_that_wedges_or_dies_fails_and_recovers(
     after = events(supervisor, lambda event: event == Recovered(driver.name, ""))
     after += events(supervisor, lambda event: isinstance(event, Detached))
     assert [event.info.id for event in after if isinstance(event, Detached)] == ["right"]
+
+
+def test_a_look_that_began_before_a_device_went_does_not_bring_it_back(
+    supervisor: Supervisor, driver: MisbehavingDriver
+) -> None:
+    device = supervisor.open(driver.name, "left")
+    events(supervisor, is_attached("right"))
+    slow, looking = driver.script.with_name("slow"), driver.script.with_name("looking")
+    slow.touch()
+    await_true(looking.exists)
+    write(driver, "right middle")
+    with pytest.raises(DeviceRemoved):
+        device.capture(CaptureSpec(transaction="DeviceRemoved"))
+    slow.unlink()
+    assert events(supervisor, is_attached("middle")) == [
+        Detached(driver.name, driver.info("left")),
+        Attached(driver.name, driver.info("middle")),
+    ]
+
+
+def test_what_is_no_list_of_devices_ends_no_watch(supervisor: Supervisor, driver: MisbehavingDriver) -> None:
+    write(driver, "nonsense")
+    failed = events(supervisor, lambda event: isinstance(event, Failed))[-1]
+    assert "no device" in str(failed)
+    assert supervisor.health()[driver.name, ""].condition is Condition.FAILING
+    write(driver, "left right third")
+    assert events(supervisor, is_attached("third"))[0] == Recovered(driver.name, "")
+
+
+def test_processes_that_cannot_be_started_are_told_until_they_can(
+    driver: MisbehavingDriver, tmp_path: Path
+) -> None:
+    write(driver, "left")
+    log = tmp_path / "later" / "log"
+    with Supervisor([driver], replace(PARAMS, log=log)) as supervisor:
+        failed = events(supervisor, lambda event: isinstance(event, Failed))[-1]
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, DeviceUnavailable)
+        with pytest.raises(DeviceUnavailable, match="started"):
+            supervisor.open(driver.name, "left")
+        log.parent.mkdir()
+        assert events(supervisor, is_attached("left"))[0] == Recovered(driver.name, "")
+        supervisor.open(driver.name, "left")
 
 
 def test_what_keeps_failing_is_told_once(supervisor: Supervisor, driver: MisbehavingDriver) -> None:
