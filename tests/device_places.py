@@ -26,7 +26,7 @@ from devices.signature import SignatureDriver
 class DevicePlace:
     """A driver with one device under test, and the hands of the person before it.
 
-    `present` returns at once and makes the capture (or `connect`) that goes on, or begins within 0.3 s,
+    `present` returns at once and makes the capture (or `connect`) that goes on, or begins until `withdraw`,
     succeed: the finger is laid on, the card put in. It may start a thread. `withdraw` ends that: the card is
     pulled, the finger lifted; it does nothing where a capture takes what it needs. `unplug` takes the device
     away as rudely as its virtual stack can, `replug` brings it back under the same id; both return when it is
@@ -82,17 +82,28 @@ def _file_camera(path: Path) -> Iterator[DevicePlace]:
 
 @contextmanager
 def signature(folder: Path) -> Iterator[DevicePlace]:
-    """A folder into which a pad's program writes, a moment after the person is asked to sign."""
+    """A folder into which a pad's program writes, again and again while the person signs."""
     pad = folder / "pad"
     pad.mkdir()
     unplug, replug = _cable(pad)
+    done = threading.Event()
 
     def sign() -> None:
-        ink = "<ink><trace>0 0, 40 30, 80 0</trace><trace>0 40, 80 40</trace></ink>"
-        threading.Timer(0.4, lambda: (pad / f"{uuid.uuid4()}.inkml").write_text(ink)).start()
+        nonlocal done
+        done = threading.Event()
+        threading.Thread(target=write, args=(done,), daemon=True).start()
+
+    def write(done: threading.Event) -> None:
+        while not done.wait(0.4):  # what lies there when a capture begins is not its
+            ink = "<ink><trace>0 0, 40 30, 80 0</trace><trace>0 40, 80 40</trace></ink>"
+            (pad / f"{uuid.uuid4()}.inkml").write_text(ink)
 
     driver = SignatureDriver((pad,))
-    yield DevicePlace(driver, str(pad), CaptureSpec(seconds=5), sign, nothing, unplug, replug)
+    try:
+        spec = CaptureSpec(seconds=10)
+        yield DevicePlace(driver, str(pad), spec, sign, lambda: done.set(), unplug, replug)
+    finally:
+        done.set()
 
 
 def _cable(path: Path) -> tuple[Callable[[], None], Callable[[], None]]:

@@ -57,14 +57,18 @@ class Desk:
         return sum(isinstance(event, Failed) and event.device == device for event in events)
 
     @contextmanager
-    def unplugged(self) -> Iterator[None]:
-        """Without the device; it is back, and known to be, afterwards."""
-        self.place.unplug()
+    def unplugged(self, after: float = 0.0) -> Iterator[None]:
+        """Without the device, `after` seconds from now on; it is back, and known to be, afterwards."""
+        unplugging = threading.Timer(after, self.place.unplug)
+        unplugging.start()
+        if not after:
+            unplugging.join()
         try:
             yield
             self.await_event(lambda event: isinstance(event, Detached) and event.info.id == self.place.device)
             assert self.place.device not in [info.id for info in self.supervisor.devices()]
         finally:
+            unplugging.join()  # it may be noticed before the place is done
             self.place.replug()
         self.await_event(lambda event: isinstance(event, Attached) and event.info.id == self.place.device)
 
@@ -192,21 +196,27 @@ def test_a_preview_shows_the_newest_frame(desk: Desk, device: OpenDevice) -> Non
 @every_device
 def test_a_device_that_is_unplugged_is_removed_and_comes_back(desk: Desk, device: OpenDevice) -> None:
     opened_anew(device)
-    if desk.place.waits:
-        unplugging = threading.Timer(0.5, desk.place.unplug)
-        desk = replace(desk, place=replace(desk.place, unplug=unplugging.start))
-    with desk.unplugged(), pytest.raises(DeviceRemoved):
+    with desk.unplugged(0.5 if desk.place.waits else 0.0), pytest.raises(DeviceRemoved):
         device.capture(replace(desk.place.spec, seconds=PATIENCE))
     captured(desk, device)
 
 
 @every_device
-def test_a_killed_process_is_told_and_started_again(desk: Desk, device: OpenDevice) -> None:
+def test_a_killed_process_is_told_and_started_again(
+    desk: Desk, device: OpenDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened_anew(device)
-    before = device.worker.pid
+    before, process = device.worker.pid, device.worker._process
     assert before
-    os.kill(before, signal.SIGSTOP)  # stuck, then dead
-    threading.Timer(0.3, os.kill, (before, signal.SIGKILL)).start()
+    assert process
+    os.kill(before, signal.SIGSTOP)  # stuck, then dead with the request in its hands
+    send = process.channel.send
+
+    def send_and_kill(message: object, seconds: float | None = None) -> None:
+        send(message, seconds)
+        os.kill(before, signal.SIGKILL)
+
+    monkeypatch.setattr(process.channel, "send", send_and_kill)
     with pytest.raises(DeviceStuck):
         device.capture(desk.place.spec)
     assert device.health().condition is Condition.FAILING
@@ -267,9 +277,7 @@ def test_a_card_that_is_pulled_is_removed_and_the_next_is_read(desk: Desk, reade
 @every_reader
 def test_a_reader_that_is_unplugged_is_removed_and_comes_back(desk: Desk, reader: OpenReader) -> None:
     opened_anew(reader)
-    unplugging = threading.Timer(0.5, desk.place.unplug)
-    later = replace(desk, place=replace(desk.place, unplug=unplugging.start))
-    with later.unplugged(), pytest.raises((DeviceRemoved, DeviceUnavailable)):
+    with desk.unplugged(0.5), pytest.raises((DeviceRemoved, DeviceUnavailable)):
         reader.connect(PATIENCE)
     connected(desk, reader)
     desk.place.withdraw()
