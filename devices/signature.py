@@ -1,10 +1,13 @@
 """Signatures: whatever a pad or tablet writes into a folder, or one file, as an image or as strokes.
 
-Pads come with a program of their own that saves what was signed; the driver waits for the file. Strokes are
-InkML (W3C, 2011): they are drawn, and go along as they came. A signature is stored, never compared.
+Pads come with a program of their own that saves what was signed; the driver waits for the file. What lies
+there when a capture begins is of another person, and never taken. Strokes are InkML (W3C, 2011): they are
+drawn, and go along as they came. A signature is stored, never compared.
 """
 
+import contextlib
 import io
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,8 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from devices.device import Captured, CaptureSpec, Condition, DeviceInfo, Health, TimedOut
-from devices.errors import DeviceProtocolError, DeviceRemoved, DeviceUnavailable
+from devices.errors import DeviceError, DeviceProtocolError, DeviceRemoved, DeviceUnavailable
 from devices.frame import DeviceKind, Frame, Provenance, Record
+
+_State = tuple[int, int, int]  # when a file was written last, its size, its number
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +38,14 @@ class Params:
     width: int = 600  # pixels of drawn strokes, as wide as high at most
     margin: int = 12
     pen: int = 3
-    settled_seconds: float = 0.1  # a file that did not change for so long is complete
+    settled_seconds: float = 0.1  # a file that did not change for so long may be complete
+    broken_seconds: float = 3.0  # one that cannot be read for so long is broken, not slow
     poll_seconds: float = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureDriver:
-    """Pads: a folder gives what is written into it after a capture began, a file gives itself each time."""
+    """Pads: folders, or single files, that give what is written into them after a capture began."""
 
     pads: tuple[Path, ...]
     name: str = "signature"
@@ -74,18 +80,32 @@ class SignaturePad:
         raise DeviceUnavailable("a signature pad has no preview")
 
     def capture(self, spec: CaptureSpec) -> Captured | TimedOut:
-        """What was signed, as a picture, and as strokes where they came; `DeviceProtocolError` for else."""
-        path = self._pad if self._pad.is_file() else self._written(spec.seconds)
-        if path is None:
-            return TimedOut(spec.seconds)
-        try:
-            with path.open("rb") as file:
-                data = file.read(self._params.most_bytes + 1)
-        except OSError as gone:
-            raise DeviceRemoved(f"{path} is gone") from gone
-        if len(data) > self._params.most_bytes:
-            raise DeviceProtocolError(f"{path} is larger than {self._params.most_bytes} bytes")
-        return self._captured(data)
+        """What was signed, as a picture, and as strokes where they came.
+
+        Raises `DeviceProtocolError` where it is something else, `DeviceUnavailable` where it may not be read.
+        """
+        known: dict[Path, _State] | None = None  # until nothing that was begun before is still being written
+        fault: DeviceError | None = None
+        seen, since = self._files(), time.monotonic()
+        until = since + spec.seconds
+        while (now := time.monotonic()) < until:
+            files = self._files()
+            if files != seen:
+                seen, since = files, now
+            elif now - since >= self._params.settled_seconds:
+                known = files if known is None else known
+                new = [path for path, state in files.items() if known.get(path) != state]
+                if new:
+                    try:
+                        return self._captured(self._read(max(new, key=files.__getitem__)))
+                    except DeviceError as error:
+                        fault = error
+                        if now - since >= self._params.broken_seconds:
+                            break
+            time.sleep(self._params.poll_seconds)
+        if fault:
+            raise fault
+        return TimedOut(spec.seconds)
 
     def health(self) -> Health:
         """Whether the pad's file or folder is there."""
@@ -102,30 +122,33 @@ class SignaturePad:
         ink = Record(data, "InkML", kind, (), None, now, origin)
         return Captured((Frame(drawn, kind, (), None, now, origin),), (ink,))
 
-    def _written(self, seconds: float) -> Path | None:
-        """The file that is written from now on, when it is complete; None if none is."""
-        before = self._files()
-        seen, since = before, time.monotonic()
-        until = since + seconds
-        while time.monotonic() < until:
-            files = self._files()
-            if files != seen:
-                seen, since = files, time.monotonic()
-            new = [path for path, state in files.items() if before.get(path) != state and state[1]]
-            if new and time.monotonic() - since >= self._params.settled_seconds:
-                return max(new, key=lambda path: files[path])
-            time.sleep(self._params.poll_seconds)
-        return None
-
-    def _files(self) -> dict[Path, tuple[int, int]]:
-        """When each file of the folder was written last, and its size."""
+    def _read(self, path: Path) -> bytes:
         try:
-            states = [(path, path.stat()) for path in self._pad.iterdir() if not path.name.startswith(".")]
+            with path.open("rb") as file:
+                data = file.read(self._params.most_bytes + 1)
+        except OSError as error:
+            raise DeviceUnavailable(f"{path} cannot be read: {error.strerror}") from error
+        if len(data) > self._params.most_bytes:
+            raise DeviceProtocolError(f"{path} is larger than {self._params.most_bytes} bytes")
+        return data
+
+    def _files(self) -> dict[Path, _State]:
+        """The pad's files as they are now. A file put in place of another differs by its number at least."""
+        try:
+            paths = [path for path in self._pad.iterdir() if not path.name.startswith(".")]
+        except NotADirectoryError:
+            paths = [self._pad]
         except FileNotFoundError as gone:
-            if self._pad.exists():  # only a file in it, between two looks
-                return self._files()
             raise DeviceRemoved(f"{self._pad} is gone") from gone
-        return {path: (state.st_mtime_ns, state.st_size) for path, state in states}
+        except OSError as error:
+            raise DeviceUnavailable(f"{self._pad} cannot be read: {error.strerror}") from error
+        files = {}
+        for path in paths:
+            with contextlib.suppress(OSError):  # gone between two looks, or a link that leads nowhere
+                now = path.stat()
+                if stat.S_ISREG(now.st_mode):
+                    files[path] = (now.st_mtime_ns, now.st_size, now.st_ino)
+        return files
 
 
 def picture(data: bytes, params: Params) -> NDArray[np.uint8]:

@@ -1,7 +1,10 @@
 """Signatures: images and strokes, taken when they are complete, refused when they are something else."""
 
+import os
 import threading
+from collections.abc import Callable
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from devices.device import Captured, CaptureSpec, Condition, TimedOut
-from devices.errors import DeviceProtocolError, DeviceRemoved
+from devices.device import Captured, CaptureSpec, Condition, Outcome, TimedOut
+from devices.errors import DeviceProtocolError, DeviceRemoved, DeviceUnavailable
 from devices.frame import DeviceKind
 from devices.signature import Params, SignatureDriver, drawing, picture, strokes
+from tests.signing import signing
 
+PARAMS = Params()
 INK = b"""<?xml version="1.0"?>
 <ink xmlns="http://www.w3.org/2003/InkML">
   <trace>10 0, 9 14, 8 28 7, 7 42</trace>
@@ -29,26 +34,68 @@ def png(width: int, height: int, mode: str = "L", colour: int | tuple[int, ...] 
     return file.getvalue()
 
 
-def captured(pad: Path, seconds: float = 30.0) -> Captured:
-    outcome = SignatureDriver((pad,)).open(str(pad)).capture(CaptureSpec(seconds=seconds))
-    assert isinstance(outcome, Captured)
-    return outcome
+def outcome(pad: Path, seconds: float, params: Params = PARAMS) -> Outcome:
+    return SignatureDriver((pad,), params=params).open(str(pad)).capture(CaptureSpec(seconds=seconds))
 
 
-def test_a_file_gives_its_picture(tmp_path: Path) -> None:
+def captured(pad: Path, sign: Callable[[], object], params: Params = PARAMS) -> Captured:
+    with signing(sign):
+        got = outcome(pad, 60, params)
+    assert isinstance(got, Captured)
+    return got
+
+
+def test_a_file_gives_the_picture_that_is_written_into_it(tmp_path: Path) -> None:
     pad = tmp_path / "signed.png"
-    pad.write_bytes(png(40, 20))
-    (frame,) = captured(pad).frames
+    pad.touch()
+    (frame,) = captured(pad, lambda: pad.write_bytes(png(40, 20))).frames
     assert frame.kind is DeviceKind.SIGNATURE
     assert frame.pixels.shape == (20, 40, 3)
     assert (frame.pixels == 200).all()
 
 
+@pytest.mark.parametrize("name", ["signed.png", ""], ids=["file", "folder"])
+def test_the_signature_of_the_person_before_is_never_taken(name: str, tmp_path: Path) -> None:
+    (tmp_path / "signed.png").write_bytes(png(10, 10))
+    assert outcome(tmp_path / name, 0.5) == TimedOut(0.5)
+
+
+@pytest.mark.parametrize("name", ["signed.png", ""], ids=["file", "folder"])
+def test_nor_when_it_was_still_being_written_as_the_capture_began(name: str, tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def sign() -> None:
+        for height in range(10, 25):
+            (tmp_path / "signed.png").write_bytes(png(10, height))
+            begun.set()
+            threading.Event().wait(0.02)
+
+    late = threading.Thread(target=sign)
+    late.start()
+    assert begun.wait(60)
+    assert outcome(tmp_path / name, 3, Params(settled_seconds=1)) == TimedOut(3)
+    late.join()
+
+
+def test_a_file_is_new_when_it_is_written_again_or_another_is_put_in_its_place(tmp_path: Path) -> None:
+    pad, beside = tmp_path / "signed.png", tmp_path / "beside"
+
+    def replace() -> None:
+        beside.write_bytes(png(20, 10))
+        os.utime(beside, ns=(before, before))  # as programs do that copy a file with its times
+        beside.replace(pad)
+
+    for sign in (lambda: pad.write_bytes(png(20, 10)), replace):
+        pad.write_bytes(png(20, 10))
+        before = pad.stat().st_mtime_ns
+        assert captured(pad, sign).frames[0].pixels.shape == (10, 20, 3)
+
+
 def test_strokes_are_drawn_and_kept_as_they_came(tmp_path: Path) -> None:
     pad = tmp_path / "signed.inkml"
-    pad.write_bytes(INK)
-    outcome = captured(pad)
-    (frame,), (record,) = outcome.frames, outcome.records
+    pad.touch()
+    got = captured(pad, lambda: pad.write_bytes(INK))
+    (frame,), (record,) = got.frames, got.records
     assert (record.data, record.format) == (INK, "InkML")
     params = Params()
     height, width = frame.pixels.shape
@@ -70,23 +117,48 @@ def test_transparent_paper_is_white() -> None:
 
 def test_a_folder_gives_what_is_written_from_now_on_when_it_is_complete(tmp_path: Path) -> None:
     (tmp_path / "old.png").write_bytes(png(10, 10))
-    data = png(300, 100)
+    data, number = png(300, 100), count()
 
     def sign() -> None:
-        with (tmp_path / "new.png").open("wb", buffering=0) as file:
-            for start in range(0, len(data), 100):
-                file.write(data[start : start + 100])
-                threading.Event().wait(0.02)
+        with (tmp_path / f"{next(number)}.png").open("wb", buffering=0) as file:
+            file.write(data[: len(data) // 2])
+            threading.Event().wait(0.5)  # for longer than a file needs to settle
+            file.write(data[len(data) // 2 :])
 
-    threading.Timer(0.3, sign).start()
-    (frame,) = captured(tmp_path).frames
+    (frame,) = captured(tmp_path, sign, Params(broken_seconds=30)).frames
     assert frame.pixels.shape == (100, 300, 3)
 
 
-def test_nobody_signs(tmp_path: Path) -> None:
-    (tmp_path / "old.png").write_bytes(png(10, 10))
-    pad = SignatureDriver((tmp_path,)).open(str(tmp_path))
-    assert pad.capture(CaptureSpec(seconds=0.1)) == TimedOut(0.1)
+def test_what_else_lies_in_a_folder_disturbs_nothing(tmp_path: Path) -> None:
+    number = count()
+
+    def litter() -> None:
+        name = f"{next(number)}"
+        (tmp_path / f"{name}.folder").mkdir()
+        (tmp_path / f"{name}.nowhere").symlink_to(tmp_path / "nowhere")
+        (tmp_path / f"{name}.circle").symlink_to(tmp_path / f"{name}.circle")
+        (tmp_path / f".{name}.png").write_bytes(b"not yet")
+        os.mkfifo(tmp_path / f"{name}.fifo")
+
+    litter()
+    with signing(litter):
+        assert outcome(tmp_path, 1) == TimedOut(1)
+
+    def sign() -> None:
+        litter()
+        (tmp_path / "new.png").write_bytes(png(20, 10))
+
+    frames = captured(tmp_path, sign).frames
+    assert frames[0].pixels.shape == (10, 20, 3)
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    secret, number = Path("/proc/self/mem"), count()
+    with (
+        signing(lambda: (tmp_path / f"{next(number)}.png").symlink_to(secret)),
+        pytest.raises(DeviceUnavailable, match="cannot be read"),
+    ):
+        outcome(tmp_path, 60, Params(broken_seconds=0.1))
 
 
 def test_a_pad_that_is_gone_is_removed(tmp_path: Path) -> None:
@@ -126,9 +198,9 @@ def test_a_pad_that_is_gone_is_removed(tmp_path: Path) -> None:
 )
 def test_what_is_no_signature_is_refused(data: bytes, tmp_path: Path) -> None:
     pad = tmp_path / "pad"
-    pad.write_bytes(data)
+    pad.touch()
     with pytest.raises(DeviceProtocolError):
-        captured(pad)
+        captured(pad, lambda: pad.write_bytes(data), Params(broken_seconds=0.1))
 
 
 SPOILT = st.one_of(

@@ -1,12 +1,16 @@
 """The workstation as an operator has it: commands, slaps through the pipelines, a server that loads none."""
 
 import importlib
+import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -35,6 +39,7 @@ from rekam.station.settings import drivers, load_station
 from tests.card_places import CARD, SAM, card_table, personalisation
 from tests.conftest import ROOT
 from tests.service import running
+from tests.signing import signing
 from tests.test_cli import Cli
 
 PAGE = ROOT / "docs" / "station.md"
@@ -51,6 +56,53 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """A terminal in place of the standard input; called once, with all that will be typed."""
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+
+        def typed(text: str) -> None:
+            os.write(ours, f"{text}\x04".encode())  # who asks for more is told that there is none
+
+        yield typed
+    os.close(ours)
+
+
+@contextmanager
+def again_and_again(write: Callable[[int], object]) -> Iterator[None]:
+    """What somebody does until the device has seen it: a capture may begin at any time."""
+    enough = threading.Event()
+
+    def repeat() -> None:
+        number = 0
+        while not enough.wait(0.3):
+            write(number := number + 1)
+
+    person = threading.Thread(target=repeat)
+    person.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        person.join()
+
+
+def put(path: Path, data: bytes) -> None:
+    """A whole file, at once."""
+    beside = path.with_name(f".{path.name}")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+@pytest.fixture
+def signing(tmp_path: Path) -> Iterator[None]:
+    """Somebody who signs on the station's pad."""
+    with again_and_again(lambda _: put(tmp_path / "signed.inkml", INK.encode())):
+        yield
+
+
+@pytest.fixture
 def station(tmp_path: Path) -> Path:
     """A camera that is a folder of a drawn portrait, and a signature pad that is a file."""
     camera = tmp_path / "camera"
@@ -63,6 +115,15 @@ def station(tmp_path: Path) -> Path:
         f'spool = "{tmp_path / "spool"}"\ncaptures = ["face", "signature"]\ngood_quality = 40\n'
         f'[face_camera]\nsources = ["{camera}"]\n[signature]\npads = ["{tmp_path / "signed.inkml"}"]\n'
     )
+    return file
+
+
+def changed(station: Path, *settings: str) -> Path:
+    """The station's file with these settings instead."""
+    names = {text.partition(" = ")[0] for text in settings}
+    kept = [line for line in station.read_text().splitlines() if line.partition(" = ")[0] not in names]
+    file = station.with_name("changed.toml")
+    file.write_text("\n".join((*settings, *kept)))
     return file
 
 
@@ -136,11 +197,19 @@ def test_devices_are_listed_watched_and_their_health_is_shown(cli: Cli, station:
     kinds = {info["kind"] for info in json.loads(cli("devices", "list", "--station", station, "--json").out)}
     assert kinds == {"face", "signature"}
     assert "ready" in cli("devices", "health", "--station", station).out
-    camera = station.parent / "camera"
-    unplug = threading.Timer(4, lambda: camera.rename(station.parent / "away"))
-    unplug.start()
-    watched = cli("devices", "watch", "--station", station, "--seconds", "9").out
-    unplug.join()
+    command = [sys.executable, "-c", "from rekam.cli import main; main()", "devices", "watch"]
+    options = ["--station", str(station), "--seconds", "120"]
+    with subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "attached opencv-face" in line:
+                (station.parent / "camera").rename(station.parent / "away")
+            elif "detached opencv-face" in line:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+    watched = "".join(said)
     assert watched.count("attached opencv-face") == 1
     assert watched.count("detached opencv-face") == 1
 
@@ -153,7 +222,8 @@ def test_an_encounter_is_captured_offline_shown_and_sent_later(
 ) -> None:
     picture = tmp_path / "seen.png"
     command = ("capture", made_up_nik(1), "--station", station, "--unattended", "--picture", picture)
-    ran = cli(*command, "--no-send")
+    with signing(lambda: (tmp_path / "signed.inkml").write_text(INK)):
+        ran = cli(*command, "--no-send")
     assert "portrait (face)" in ran.out
     assert "taken: signature" in ran.out
     with Image.open(picture) as image:
@@ -174,14 +244,14 @@ def test_an_encounter_is_captured_offline_shown_and_sent_later(
 
 def test_an_unfinished_encounter_waits_and_goes_on(cli: Cli, station: Path, tmp_path: Path) -> None:
     pad = tmp_path / "signed.inkml"
-    pad.write_text("no ink")
-    stopped = cli("capture", made_up_nik(1), "--station", station, "--unattended", "--no-send", status=5)
+    with signing(lambda: pad.write_text("no ink")):
+        stopped = cli("capture", made_up_nik(1), "--station", station, "--unattended", "--no-send", status=5)
     assert "no XML" in stopped.out or "cannot be read" in stopped.out
     name = re.search(r"--resume (\S+)", stopped.out)
     assert name is not None
     assert "open" in cli("spool", "list", "--station", station).out
-    pad.write_text(INK)
-    resumed = cli("capture", "--resume", name[1], "--station", station, "--unattended", "--no-send")
+    with signing(lambda: pad.write_text(INK)):
+        resumed = cli("capture", "--resume", name[1], "--station", station, "--unattended", "--no-send")
     assert "taken: signature" in resumed.out
     assert "taken: face" not in resumed.out  # it was there already
     cli("spool", "discard", name[1], "--station", station)
