@@ -276,6 +276,15 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """The service refused the request, in its words; `void`: it surely recorded nothing."""
+
+    text: str
+    void: bool
+    entry: Literal["refused"] = "refused"
+
+
+@dataclass(frozen=True, slots=True)
 class Reopened:
     """The service recorded nothing and asks for something once more."""
 
@@ -283,7 +292,7 @@ class Reopened:
     entry: Literal["reopened"] = "reopened"
 
 
-Entry = Began | Widened | Taken | Declared | Discarded | HolderSeen | Sealed | Reopened
+Entry = Began | Widened | Taken | Declared | Discarded | HolderSeen | Sealed | Refused | Reopened
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="entry")])
 Keep = Callable[[Entry], None]
 
@@ -332,6 +341,7 @@ class Session:
         self._kinds = set(self.began.kinds)
         self.holder: HolderSeen | None = None
         self._sealed: Sealed | None = None
+        self.refused: Refused | None = None
         self._requests = 0
         self.advice: tuple[str, ...] = ()
         self._best: dict[Place, Seen] = {}
@@ -508,6 +518,13 @@ class Session:
         assert self._sealed is not None
         return self._sealed.request
 
+    def refuse(self, text: str, *, void: bool) -> None:
+        """The service refused the request; kept where it did not say the same before. Raises `WrongState`."""
+        if self._sealed is None:
+            raise WrongState("the session was not sent")
+        if self.refused != (said := Refused(text, void)):
+            self._add(said)
+
     def reopen(self, again: Sequence[Place], advice: Sequence[str]) -> None:
         """The service recorded nothing and wants these places once more. Raises `WrongState`."""
         if self._sealed is None:
@@ -542,7 +559,10 @@ class Session:
                 self._kinds.update(entry.kinds)
             case Sealed():
                 self._sealed, self._requests = entry, self._requests + 1
+            case Refused():
+                self.refused = entry
             case Reopened():
+                self.refused = None
                 self._sealed, self.advice = None, entry.advice
             case Began():
                 raise SpoolDamaged("a session begins twice")
