@@ -8,12 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -35,12 +34,12 @@ from devices.virtual.test_sam import TestIssuer, TestSam
 from rekam.errors import InvalidSettings
 from rekam.session import Began, Entry, Session, Unfit, Verdict, places
 from rekam.station.examiner import PipelineExaminer
-from rekam.station.settings import drivers, load_station
+from rekam.station.settings import drivers, examiner_of, load_station
 from tests.card_places import CARD, SAM, card_table, personalisation
 from tests.conftest import ROOT
 from tests.service import running
 from tests.signing import signing
-from tests.test_cli import Cli
+from tests.test_cli import Cli, Ran
 
 PAGE = ROOT / "docs" / "station.md"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -69,25 +68,6 @@ def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]
     os.close(ours)
 
 
-@contextmanager
-def again_and_again(write: Callable[[int], object]) -> Iterator[None]:
-    """What somebody does until the device has seen it: a capture may begin at any time."""
-    enough = threading.Event()
-
-    def repeat() -> None:
-        number = 0
-        while not enough.wait(0.3):
-            write(number := number + 1)
-
-    person = threading.Thread(target=repeat)
-    person.start()
-    try:
-        yield
-    finally:
-        enough.set()
-        person.join()
-
-
 def put(path: Path, data: bytes) -> None:
     """A whole file, at once."""
     beside = path.with_name(f".{path.name}")
@@ -96,9 +76,9 @@ def put(path: Path, data: bytes) -> None:
 
 
 @pytest.fixture
-def signing(tmp_path: Path) -> Iterator[None]:
+def signer(tmp_path: Path) -> Iterator[None]:
     """Somebody who signs on the station's pad."""
-    with again_and_again(lambda _: put(tmp_path / "signed.inkml", INK.encode())):
+    with signing(lambda: put(tmp_path / "signed.inkml", INK.encode())):
         yield
 
 
@@ -218,7 +198,7 @@ def test_devices_are_listed_watched_and_their_health_is_shown(cli: Cli, station:
 
 
 def test_an_encounter_is_captured_offline_shown_and_sent_later(
-    cli: Cli, station: Path, tmp_path: Path
+    cli: Cli, station: Path, tmp_path: Path, signer: None
 ) -> None:
     picture = tmp_path / "seen.png"
     command = ("capture", made_up_nik(1), "--station", station, "--unattended", "--picture", picture)
@@ -242,20 +222,96 @@ def test_an_encounter_is_captured_offline_shown_and_sent_later(
     assert "REVIEW" in listed
 
 
+def stopped(ran: Ran) -> str:
+    """The name of an encounter that is not finished."""
+    name = re.search(r"--resume (\S+)", ran.out)
+    assert name is not None, ran
+    return name[1]
+
+
 def test_an_unfinished_encounter_waits_and_goes_on(cli: Cli, station: Path, tmp_path: Path) -> None:
-    pad = tmp_path / "signed.inkml"
-    with signing(lambda: pad.write_text("no ink")):
-        stopped = cli("capture", made_up_nik(1), "--station", station, "--unattended", "--no-send", status=5)
-    assert "no XML" in stopped.out or "cannot be read" in stopped.out
-    name = re.search(r"--resume (\S+)", stopped.out)
-    assert name is not None
+    command = ("--unattended", "--no-send", "--station")
+    unsigned = cli("capture", made_up_nik(1), *command, changed(station, "seconds = 1"), status=5)
+    assert "Nothing was captured in time" in unsigned.out
+    name = stopped(unsigned)
     assert "open" in cli("spool", "list", "--station", station).out
-    with signing(lambda: pad.write_text(INK)):
-        resumed = cli("capture", "--resume", name[1], "--station", station, "--unattended", "--no-send")
+    with signing(lambda: put(tmp_path / "signed.inkml", INK.encode())):
+        resumed = cli("capture", "--resume", name, *command, station)
     assert "taken: signature" in resumed.out
     assert "taken: face" not in resumed.out  # it was there already
-    cli("spool", "discard", name[1], "--station", station)
+    cli("spool", "discard", name, "--station", station)
     assert not list((tmp_path / "spool").glob("2*.spool"))
+
+
+def test_what_is_missing_is_declared_before_it_is_asked_for_and_changed_before_the_end(
+    cli: Cli, station: Path, keyboard: Callable[[str], None]
+) -> None:
+    portrait_missing = ("d", "m", "nose", "face", "not_captured")  # nothing is there to be discarded yet
+    signature_missing = ("m", "all", "unreadable")
+    at_the_end = ("d", "signature, face", "m", "all", "bandaged", "m", "signature", "not_captured", "")
+    keyboard("\n".join((*portrait_missing, *signature_missing, *at_the_end, "")))
+    ran = cli("capture", made_up_nik(1), "--station", station, "--no-send")
+    assert "Please select one of the available options" in ran.out
+    shown = [line for line in ran.out.splitlines() if "missing: " in line and "│" in line]
+    assert [re.findall(r"missing: (\w+)", line)[0] for line in shown] == [
+        "not_captured",
+        "unreadable",
+        "bandaged",
+        "not_captured",
+    ]
+    assert " on " not in ran.out  # no device was asked
+    assert "waiting" in cli("spool", "list", "--station", station).out
+
+
+@pytest.mark.parametrize("wrong", ["1990-13-01", "01-07-1990", "19900701x"])
+def test_a_birth_date_is_checked_before_anything_is_captured(cli: Cli, station: Path, wrong: str) -> None:
+    command = ("capture", made_up_nik(1), "--station", station, "--unattended", "--birth-date")
+    assert "written YYYY-MM-DD" in cli(*command, wrong, status=1).err
+    assert not list((station.parent / "spool").glob("*.spool"))
+
+
+def test_a_birth_date_that_is_not_the_niks_is_said(cli: Cli, station: Path, signer: None) -> None:
+    only = changed(station, 'captures = ["signature"]')
+    command = ("capture", "3273014107900001", "--station", only, "--unattended", "--no-send", "--birth-date")
+    assert "differs from the one given" in cli(*command, "1991-07-01").err
+    assert "differs" not in cli(*command, "1990-07-01").err
+
+
+def test_an_office_judges_by_a_measure_of_its_own(
+    cli: Cli, station: Path, tmp_path: Path, signer: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strict_office.py").write_text(
+        "from dataclasses import replace\n"
+        "from capture.quality import Quality\n"
+        "from rekam.station.examiner import PipelineExaminer\n"
+        "class Strict(PipelineExaminer):\n"
+        "    def judged(self, *given):\n"
+        "        return replace(super().judged(*given), quality=Quality(3, usable=False))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = changed(station, 'captures = ["signature"]', 'examiner = "strict_office:Strict"')
+    ran = cli("capture", made_up_nik(1), "--station", own, "--unattended", "--no-send", status=5)
+    assert "signature, quality 3" in ran.out
+    for name in ("nowhere:Strict", "strict_office:Lax", "pathlib:Path", "a b"):
+        with pytest.raises(InvalidSettings, match="examiner"):
+            examiner_of(load_station(changed(station, f'examiner = "{name}"')))
+
+
+def test_the_operators_own_face_is_never_taken_for_a_citizens(
+    cli: Cli, station: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    Image.fromarray(portrait(1, 0)).save(own / "face.png")
+    face = changed(station, 'captures = ["face"]')
+    command = ("capture", made_up_nik(1), "--station", face, "--unattended", "--no-send", "--operator")
+    seen = cli(*command, "Sari", "--operator-samples", own, status=5)
+    assert "The face is the operator's own face: nothing of it is kept." in seen.out
+    assert "Nothing is known" not in seen.err
+    assert "operator's own face" in cli(*command, "Sari", status=5).out  # known from now on
+    other = cli(*command, "Budi")
+    assert "Nothing is known of the operator Budi" in other.err
+    assert "taken: face" in other.out
 
 
 def test_another_passphrase_is_refused_in_words(
@@ -305,8 +361,10 @@ def test_a_slap_becomes_four_fingers_three_are_short_and_the_other_hand_is_told(
     assert "other hand" in swapped.advice[0]
     assert len(kept) == 1
 
-    while session.judge(taken(slap(RIGHT_FOUR)), right).verdict is not Verdict.ACCEPTED:
-        pass
+    verdicts = [session.judge(taken(slap(RIGHT_FOUR)), right).verdict]
+    while verdicts[-1] is Verdict.AGAIN and len(verdicts) < 3:  # the best of three
+        verdicts.append(session.judge(taken(slap(RIGHT_FOUR)), right).verdict)
+    assert verdicts[-1] is Verdict.ACCEPTED
     assert set(session.taken) == set(right)
     once_more = session.judge(taken(slap(RIGHT_FOUR, seed=2)), left)
     assert once_more.verdict is Verdict.AGAIN
@@ -352,11 +410,13 @@ def test_the_driver_of_the_page_works_in_a_process_of_its_own(
     scanner = tmp_path / "scanner"
     scanner.mkdir()
     drawn = np.tile(np.arange(256, dtype=np.uint8), (300, 1))
+    print_ = io.BytesIO()
+    Image.fromarray(drawn).save(print_, "PNG")
     with Supervisor([module.FolderScannerDriver((scanner,))]) as supervisor:
         [info] = supervisor.devices()
         device = supervisor.open("folder-scanner", info.id)
-        threading.Timer(0.5, lambda: Image.fromarray(drawn).save(scanner / "1.png")).start()
-        outcome = device.capture(CaptureSpec((FingerPosition.RIGHT_INDEX,), seconds=10))
+        with signing(lambda: put(scanner / f"{uuid4()}.png", print_.getvalue())):
+            outcome = device.capture(CaptureSpec((FingerPosition.RIGHT_INDEX,), seconds=30))
         assert isinstance(outcome, Captured)
         assert np.array_equal(outcome.frames[0].pixels, drawn)
         assert isinstance(device.capture(CaptureSpec((FingerPosition.RIGHT_INDEX,), seconds=0.2)), TimedOut)

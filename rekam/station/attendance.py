@@ -42,7 +42,7 @@ PARAMS = Params()
 
 
 class Choice(StrEnum):
-    """What an operator decides when a capture was not accepted."""
+    """What an operator decides. AGAIN: capture, or where nothing is left, finish."""
 
     AGAIN = "again"
     POOR = "poor"
@@ -53,10 +53,10 @@ class Choice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A choice; `place` and `reason` of what is missing, `place` of what is discarded."""
+    """A choice; `places` and `reason` of what is missing, `places` of what is discarded."""
 
     choice: Choice
-    place: Place | None = None
+    places: tuple[Place, ...] = ()
     reason: MissingReason | None = None
 
 
@@ -72,8 +72,11 @@ class Operator(Protocol):
     def result(self, session: Session, result: Result) -> None:
         """What became of a capture."""
 
-    def decide(self, session: Session, step: Step, result: Result) -> Decision:
-        """What to do after a capture that was not accepted, or where no device is there."""
+    def decide(self, session: Session, step: Step | None, result: Result | None) -> Decision:
+        """What to do after a capture that was not accepted, or where no device is there.
+
+        Also before the first capture of a step, without `result`, and without `step` before the end.
+        """
 
 
 class Assistant(Protocol):
@@ -101,12 +104,23 @@ class Attendance:
 
     def attend(self, session: Session) -> bool:
         """Capture until nothing is left; False where the operator stopped, and it waits in the spool."""
-        while (step := session.step) is not None:
-            result = self._captured(session, step)
-            self._operator.result(session, result)
-            if result.verdict is not Verdict.ACCEPTED and not self._decided(session, step, result):
-                return False
-        return True
+        offered: list[Step | None] = []  # the step that the operator has said to capture, or to finish
+        while True:
+            step, result = session.step, None
+            if offered == [step]:
+                if step is None:
+                    return True
+                result = self._captured(session, step)
+                self._operator.result(session, result)
+                if result.verdict is Verdict.ACCEPTED:
+                    continue
+            match self._operator.decide(session, step, result):
+                case Decision(Choice.STOP):
+                    return False
+                case Decision(Choice.AGAIN):
+                    offered = [step]
+                case decision:
+                    self._carry_out(session, decision)
 
     def close(self) -> None:
         """Let go of the devices."""
@@ -121,22 +135,19 @@ class Attendance:
     ) -> None:
         self.close()
 
-    def _decided(self, session: Session, step: Step, result: Result) -> bool:
-        """Carry out what the operator decides; False to stop."""
-        said = self._operator.decide(session, step, result)
+    def _carry_out(self, session: Session, decision: Decision) -> None:
         try:
-            match said:
-                case Decision(Choice.STOP):
-                    return False
+            match decision:
                 case Decision(Choice.POOR):
                     self._operator.result(session, session.take_poor())
-                case Decision(Choice.MISSING, Place() as place, MissingReason() as reason):
-                    session.declare(place, reason)
-                case Decision(Choice.DISCARD, Place() as place):
-                    session.discard(place)
+                case Decision(Choice.MISSING, missing, MissingReason() as reason):
+                    for place in missing:
+                        session.declare(place, reason)
+                case Decision(Choice.DISCARD, taken):
+                    for place in taken:
+                        session.discard(place)
         except WrongState as error:
-            self._operator.result(session, Result(Verdict.AGAIN, result.asked, (str(error),)))
-        return True
+            self._operator.result(session, Result(Verdict.AGAIN, decision.places, (str(error),)))
 
     def _captured(self, session: Session, step: Step) -> Result:
         asked = session.open_places(step)

@@ -2,13 +2,15 @@
 
 import getpass
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from capture.errors import CaptureError
+from matching.errors import MatchingError
 from rekam.errors import InvalidRequest
 from rekam.station.devices_command import Station, supervised
 from rekam.station.spool_command import EXITS, Server, opened_outbox, send_waiting
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from rekam.station.examiner import PipelineExaminer
     from rekam.station.outbox import Outbox
     from rekam.station.settings import StationSettings
+    from rekam.station.terminal import Terminal
 
 out = Console()
 err = Console(stderr=True)
@@ -56,6 +59,8 @@ def capture_command(
     Exit status 2: held, a case was opened. 3: the service wants something captured again. 4: it waits to be
     sent. 5: it is not finished, and waits in the spool.
     """
+    from rekam.station.terminal import Terminal
+
     if [bool(nik), card, bool(resume)].count(True) != 1:
         raise InvalidRequest([("", "give either a NIK, --card or --resume")])
     with opened_outbox(station) as (box, examiner, settings):
@@ -64,18 +69,23 @@ def capture_command(
         read = _read(station) if card else None
         if read is not None and read.demographics is not None:
             nik, birth_date = read.demographics.nik, read.demographics.birth_date.isoformat()
-        session = box.resume(resume) if resume else _begun(box, settings, nik, birth_date, operator)
+        session = (
+            box.resume(resume) if resume else _begun(box, settings, nik, birth_date, operator, card=card)
+        )
         for line in session.advice:
             out.print(f"  {line}", highlight=False, markup=False)
-        finished = _attended(session, examiner, station, unattended=unattended)
+        finished = session.sealed is not None
+        if not finished:
+            session.widen(settings.captures)
+            terminal = Terminal(out, unattended=True if unattended else None)
+            finished = _attended(session, examiner, station, terminal)
+            if finished and session.began.card and session.holder is None:
+                finished = _held(session, read or _read(station), terminal)
         if picture is not None:
             _write_picture(session, picture)
         if not finished:
             out.print(f"not finished: --resume {session.began.name} goes on with it", highlight=False)
             raise typer.Exit(EXITS["open"])
-        if read is not None:
-            verdict = holder_of(read, session)
-            out.print(f"holder of the card: {holder_words(verdict)}", highlight=False)
         session.seal()
         for name in box.alike(session):
             err.print(f"{name}, which waits here too, shows the same person", highlight=False)
@@ -93,6 +103,24 @@ def _read(station: Path | None) -> "Ektp":
     if read.demographics is None:
         raise InvalidRequest([("--card", "without a SAM a card does not tell its NIK")])
     return read
+
+
+def _held(session: "Session", card: "Ektp", terminal: "Terminal") -> bool:
+    """Whether the card is whose fingers and face were captured, or the operator says to go on; kept."""
+    from rekam.station.card_holder import Holder
+
+    if card.demographics is None or card.demographics.nik != session.began.nik:
+        raise InvalidRequest([("--card", "this is another card than the encounter was begun from")])
+    try:
+        verdict = holder_of(card, session)
+        known, words = verdict.decision is Holder.HOLDER, holder_words(verdict)
+    except (CaptureError, MatchingError) as error:  # of what lies on the card
+        known, words = False, f"not compared: {error}"
+    out.print(f"holder of the card: {words}", highlight=False)
+    overruled = not known and terminal.confirms("The card proves nothing of this person. Go on all the same")
+    if known or overruled:
+        session.keep_holder(words, overruled=overruled)
+    return known or overruled
 
 
 def holder_of(card: "Ektp", session: "Session") -> "HolderVerdict":
@@ -129,31 +157,48 @@ def holder_words(verdict: "HolderVerdict") -> str:
     return f"{decision} (LLR {verdict.llr:.1f}, accepted from {verdict.needed:.1f}{doubts})"
 
 
-def _begun(box: "Outbox", settings: "StationSettings", nik: str, birth_date: str, operator: str) -> "Session":
+def _begun(
+    box: "Outbox", settings: "StationSettings", nik: str, birth_date: str, operator: str, *, card: bool
+) -> "Session":
+    """A new session; NIK and date of birth are checked before the person is asked for anything."""
     from rekam.nik import parse_nik
     from rekam.session import Began
 
+    number = parse_nik(nik)
+    try:
+        born = date.fromisoformat(birth_date) if birth_date else None
+    except ValueError:
+        raise InvalidRequest([("--birth-date", "is a date written YYYY-MM-DD")]) from None
+    for warning in number.warnings(born):
+        err.print(warning.text, highlight=False)
     now = datetime.now(UTC)
-    name = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(8)}"
-    digits = parse_nik(nik).digits
-    return box.begin(Began(name, digits, operator or getpass.getuser(), settings.captures, now, birth_date))
+    return box.begin(
+        Began(
+            name=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(8)}",
+            nik=number.digits,
+            operator=operator or getpass.getuser(),
+            kinds=settings.captures,
+            at=now,
+            birth_date="" if born is None else born.isoformat(),
+            card=card,
+        )
+    )
 
 
 def _attended(
-    session: "Session", examiner: "PipelineExaminer", station: Path | None, *, unattended: bool
+    session: "Session", examiner: "PipelineExaminer", station: Path | None, terminal: "Terminal"
 ) -> bool:
     from rekam.station.attendance import Attendance
-    from rekam.station.terminal import Terminal, summary
+    from rekam.station.terminal import summary
 
-    if session.sealed is not None or session.step is None:
-        return True
     with (
         supervised(station) as supervisor,
-        Terminal(out, unattended=True if unattended else None) as terminal,
+        terminal,
         Attendance(supervisor, examiner, terminal) as attendance,
     ):
         finished = attendance.attend(session)
-    out.print(summary(session))
+    if not finished:
+        out.print(summary(session))
     return finished
 
 

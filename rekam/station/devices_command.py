@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import Empty
@@ -63,18 +63,14 @@ def watch_command(
     seconds: Annotated[float | None, typer.Option(help="How long; until Ctrl-C where not given.")] = None,
 ) -> None:
     """Say when devices come, go, fail and recover."""
-    with supervised(station) as supervisor:
+    with supervised(station) as supervisor, suppress(KeyboardInterrupt):
         until = None if seconds is None else time.monotonic() + seconds
         while until is None or time.monotonic() < until:
-            try:
-                event = supervisor.events.get(timeout=0.2)
-            except Empty:
-                continue
-            except KeyboardInterrupt:
-                break
-            out.print(
-                f"{time.strftime('%H:%M:%S')} {said(event)}", highlight=False, markup=False, soft_wrap=True
-            )
+            with suppress(Empty):
+                words = said(supervisor.events.get(timeout=0.2))
+                out.print(
+                    f"{time.strftime('%H:%M:%S')} {words}", highlight=False, markup=False, soft_wrap=True
+                )
 
 
 @devices_app.command("health")

@@ -2,6 +2,8 @@
 
 import tomllib
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -10,6 +12,9 @@ from devices.frame import DeviceKind, Positions
 from devices.position import EyePosition
 from rekam.client import DEFAULT_ADDRESS
 from rekam.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    from rekam.station.examiner import PipelineExaminer
 
 DEFAULT_FILE = Path("station.toml")
 
@@ -64,7 +69,10 @@ class CardSettings(_Table):
 
 
 class StationSettings(_Table):
-    """One workstation; a table that is left out is a device that is not there."""
+    """One workstation; a table that is left out is a device that is not there.
+
+    `examiner`: what judges captures, `module:class`, derived from `PipelineExaminer`.
+    """
 
     server: str = DEFAULT_ADDRESS
     spool: Path = Path("rekam-spool")
@@ -77,6 +85,7 @@ class StationSettings(_Table):
     good_quality: int = Field(default=60, ge=0, le=100)
     best_of: int = Field(default=3, ge=1)
     seconds: float = Field(default=20, gt=0)
+    examiner: str = "rekam.station.examiner:PipelineExaminer"
     libfprint: LibfprintSettings | None = None
     face_camera: CameraSettings | None = None
     iris_camera: CameraSettings | None = None
@@ -107,6 +116,19 @@ def load_station(file: Path | None) -> StationSettings:
         raise InvalidSettings(faults) from error
     except (OSError, ValueError) as error:
         raise InvalidSettings([(str(path), str(error))]) from error
+
+
+def examiner_of(settings: StationSettings) -> "PipelineExaminer":
+    """What judges captures at this station. Raises `InvalidSettings`."""
+    from rekam.station.examiner import PipelineExaminer
+
+    try:
+        made = resolve_name(settings.examiner)()
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise InvalidSettings([("examiner", str(error))]) from error
+    if not isinstance(made, PipelineExaminer):
+        raise InvalidSettings([("examiner", f"{settings.examiner} is not derived from PipelineExaminer")])
+    return made
 
 
 def drivers(settings: StationSettings) -> tuple[list[Driver], list[str]]:

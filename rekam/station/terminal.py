@@ -7,7 +7,7 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.prompt import Prompt
+from rich.prompt import Confirm, Prompt
 from rich.table import Table
 from rich.text import Text
 
@@ -19,8 +19,8 @@ from rekam.session import Place, Result, Session, Step, Verdict
 from rekam.station.attendance import Choice, Decision
 
 _BAR = 30
-_KEYS = {"": Choice.AGAIN, "p": Choice.POOR, "m": Choice.MISSING, "d": Choice.DISCARD, "q": Choice.STOP}
-_QUESTION = "[Enter] again, p take it poor, m declare missing, d discard one taken, q stop"
+_KEYS = {"p": Choice.POOR, "m": Choice.MISSING, "d": Choice.DISCARD, "q": Choice.STOP}
+_WORDS = {"p": "take it poor", "m": "declare missing", "d": "discard what was taken", "q": "stop"}
 
 
 class Terminal:
@@ -67,28 +67,45 @@ class Terminal:
         for line in result.advice:
             self._say(f"  [yellow]{result.verdict.value.replace('_', ' ')}[/]: {escape(line)}")
 
-    def decide(self, session: Session, step: Step, result: Result) -> Decision:
+    def decide(self, session: Session, step: Step | None, result: Result | None) -> Decision:
         """Ask the operator; without one, again and again, and then stop."""
         self._end_live()
+        if step is None:
+            self._console.print(summary(session))
         if self._unattended:
-            self._failures += 1
+            self._failures += result is not None
             return Decision(Choice.AGAIN if self._failures < self._patience else Choice.STOP)
-        key = Prompt.ask(
-            escape(_QUESTION), console=self._console, choices=list(_KEYS), show_choices=False, default=""
+        here = () if step is None else session.open_places(step)
+        had = (*session.taken, *session.missing)
+        keys = "p" * (result is not None) + "m" * bool(here) + "d" * bool(had) + "q"
+        if step is not None and result is None:
+            self._say(f"next: [bold]{step.name}[/] ({', '.join(place.words for place in here)})")
+        onward = "finish" if step is None else "capture" if result is None else "again"
+        question = ", ".join((f"[Enter] {onward}", *(f"{key} {_WORDS[key]}" for key in keys)))
+        said = Prompt.ask(
+            escape(question), console=self._console, choices=["", *keys], show_choices=False, default=""
         )
-        choice = _KEYS[key]
+        choice = _KEYS.get(said, Choice.AGAIN)
         if choice is Choice.MISSING:
-            place = self._place("which", session.open_places(step))
+            places = self._places(here)
             reasons = [reason.value for reason in MissingReason]
             reason = Prompt.ask("why", console=self._console, choices=reasons)
-            return Decision(choice, place, MissingReason(reason))
-        if choice is Choice.DISCARD:
-            return Decision(choice, self._place("which", (*session.taken, *session.missing)))
-        return Decision(choice)
+            return Decision(choice, places, MissingReason(reason))
+        return Decision(choice, self._places(had) if choice is Choice.DISCARD else ())
 
-    def _place(self, question: str, among: tuple[Place, ...]) -> Place:
+    def confirms(self, question: str) -> bool:
+        """The operator's yes or no; no without one."""
+        return not self._unattended and Confirm.ask(question, console=self._console, default=False)
+
+    def _places(self, among: tuple[Place, ...]) -> tuple[Place, ...]:
+        """One or several of these, by their words or `all`."""
         words = {place.words: place for place in among}
-        return words[Prompt.ask(question, console=self._console, choices=list(words))]
+        question = f"which: {', '.join(words)}; several with commas, or all"
+        while True:
+            said = Prompt.ask(question, console=self._console)
+            chosen = set(words) if said == "all" else {part.strip() for part in said.split(",")}
+            if chosen <= set(words):
+                return tuple(words[name] for name in words if name in chosen)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
