@@ -5,17 +5,22 @@
 Every device is a real driver over its own stack, fed virtually: a slap scanner and an iris camera behind the
 MOSIP SBI, a reader of single fingers through libfprint's virtual image driver, a camera that is a folder, a
 signature pad's folder, and an e-KTP with a test SAM behind a pcscd of our own. The person and their cards do
-not exist. The second card has another NIK.
+not exist. The second card has another NIK. What runs is what an operator types: each command is shown with
+what it says; only the person before the devices is played.
 """
 
 import io
 import json
 import os
+import re
+import shlex
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -37,9 +42,7 @@ from capture.fingerprint.template import ExtractorChoice
 from capture.formats.card_minutiae import CardSize
 from capture.formats.minutiae_template import card_of
 from capture.sample import EyePosition, FingerPosition, Sample
-from devices.device import DeviceInfo
 from devices.ektp import CardSex, Demographics, Personalisation
-from devices.supervisor import Supervisor
 from devices.virtual.ektp_card import EktpCard
 from devices.virtual.libfprint_feed import LibfprintFeed
 from devices.virtual.pcscd import READER, SOCKET_VARIABLE, Pcscd
@@ -47,47 +50,40 @@ from devices.virtual.sbi_simulator import IRIS, SLAP, FolderPictures, Identity, 
 from devices.virtual.test_sam import TestIssuer, TestSam
 from devices.virtual.vpcd import Slot
 from rekam.client import Client
-from rekam.session import Began, Session, Step
-from rekam.session import Params as SessionParams
-from rekam.spool import Spool
-from rekam.station.attendance import Attendance
-from rekam.station.capture_command import holder_of, holder_words
-from rekam.station.card_command import SAM_CODE, read_card
-from rekam.station.examiner import PipelineExaminer
-from rekam.station.outbox import Outbox, Sent
-from rekam.station.picture import encounter_picture
-from rekam.station.settings import drivers, load_station
-from rekam.station.terminal import Terminal, summary
 
 NUMBER = 4711  # of the person who does not exist
 OTHERS = 12
 EXPECTED = ("UNIQUE", "DUPLICATE")
 _THUMBS = (FingerPosition.RIGHT_THUMB, FingerPosition.LEFT_THUMB)
 _SIGNED = "<ink><trace>0 60, 30 10, 60 60, 90 10, 120 60</trace><trace>10 45, 150 40, 190 20</trace></ink>"
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 console = Console()
 app = typer.Typer(add_completion=False)
 
 
-class Visitor(Terminal):
-    """The terminal, and the person before the devices: lays a thumb down, signs, when they are asked to."""
+@dataclass(slots=True)
+class Visitor:
+    """The person before the devices: lays a thumb down and signs, when the command asks for it."""
 
-    def __init__(self, folder: Path, feed: LibfprintFeed) -> None:
-        super().__init__(console, unattended=True)
-        self._folder = folder
-        self._feed = feed
-        self.visit = 1
+    folder: Path
+    feed: LibfprintFeed
+    visit: int = 1
 
-    def begins(self, session: Session, step: Step, device: DeviceInfo) -> None:
-        """Do what the device waits for, in a moment."""
-        super().begins(session, step, device)
-        if device.provenance.driver == "libfprint":
-            [asked] = session.spec(device).positions
-            print_ = self._folder / "thumbs" / f"{asked.words.replace(' ', '_')}_{self.visit}.png"
-            with Image.open(print_) as image:
-                self._feed.touch(np.array(image))
-        elif device.provenance.driver == "signature":
-            pad = self._folder / "pad" / f"{uuid4()}.inkml"
-            threading.Timer(0.5, lambda: pad.write_text(_SIGNED)).start()
+    def hears(self, line: str) -> None:
+        """One line of what the command says."""
+        if line.startswith("thumbs (") and " on " in line:
+            asked = min(position for position in _THUMBS if position.words in line)
+            path = self.folder / "thumbs" / f"{asked.words.replace(' ', '_')}_{self.visit}.png"
+            with Image.open(path) as image:
+                self.feed.touch(np.array(image))
+        elif line.startswith("signature (") and " on " in line:
+            for seconds in (0.5, 2, 5):  # a pad has people wait, too
+                signing = threading.Timer(seconds, self._sign)
+                signing.daemon = True
+                signing.start()
+
+    def _sign(self) -> None:
+        (self.folder / "pad" / f"{uuid4()}.inkml").write_text(_SIGNED)
 
 
 @app.command()
@@ -95,90 +91,84 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for pictures, spool, database and results.")] = Path(
         "demo-output/station"
     ),
-    results: Annotated[Path | None, typer.Option(help="Also write the results as JSON here.")] = None,
+    results: Annotated[Path | None, typer.Option(help="File for the record of this run.")] = None,
 ) -> None:
     """Run both encounters; exit status 1 where a decision is not the expected one."""
     out.mkdir(parents=True, exist_ok=True)
-    console.print("drawing a person who does not exist", highlight=False)
     _draw(out)
+    folder = out / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder.mkdir()
+    pictures = [out / f"encounter-{visit}.png" for visit in (1, 2)]
+    decisions, seconds = [], []
     with ExitStack() as held:
-        folder = out / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        folder.mkdir()
+        console.print("starting the service and what stands for devices", highlight=False)
         server = ServerProcess(folder)
         server.start()
         held.callback(server.stop)
-        client = held.enter_context(Client(server.address))
-        _enrol_others(client)
+        with Client(server.address) as client:
+            _enrol_others(client)
         issuer = TestIssuer()
-        card, feed = held.enter_context(_devices(out, folder, issuer, server.address))
-        station = folder / "station.toml"
-        supervised, missing = drivers(load_station(station))
-        if missing:
-            raise typer.BadParameter("; ".join(missing))
-        supervisor = held.enter_context(Supervisor(supervised))
-        console.print(
-            "devices: " + ", ".join(sorted(info.id for info in supervisor.devices())), highlight=False
-        )
-        spool = held.enter_context(Spool.open(folder / "spool", "a passphrase of the demo"))
-        box = Outbox(spool, PipelineExaminer(), SessionParams(good=40))
-        visitor = held.enter_context(Visitor(out, feed))
-        sent, seconds = [], []
-        for visit in (1, 2):
+        card, feed, environment = held.enter_context(_devices(out, folder, issuer, server.address))
+        visitor = Visitor(out, feed)
+        _rekam(environment, "devices", "list")
+        for visit, picture in enumerate(pictures, 1):
             visitor.visit = visit
             card.insert(EktpCard.personalised(issuer, _card(out, visit)))
+            if visit == 1:
+                _rekam(environment, "card", "read", "--picture", str(out / "card.png"))
             begin = time.monotonic()
-            sent.append(
-                _encounter(supervisor, box, visitor, client, station, folder / f"encounter-{visit}.png")
-            )
+            command = ("capture", "--card", "--unattended", "--picture", str(picture))
+            said = _rekam(environment, *command, hears=visitor.hears)
             seconds.append(time.monotonic() - begin)
+            found = re.search(r"^(\w+): \S+ is encounter", said, re.MULTILINE)
+            decisions.append(found[1] if found else "none")
             card.remove()
-    _report(sent, seconds, results or out / "demo_station.json")
-
-
-def _encounter(
-    supervisor: Supervisor, box: Outbox, visitor: Visitor, client: Client, station: Path, picture: Path
-) -> Sent:
-    """From the card to the service's answer."""
-    read = read_card(supervisor, station)
-    assert read.demographics is not None
-    console.rule(f"{read.demographics.name}, NIK {read.demographics.nik}, of an e-KTP")
-    name = f"demo-{visitor.visit}-{uuid4().hex[:8]}"
-    of, born = read.demographics, read.demographics.birth_date.isoformat()
-    kinds = load_station(station).captures
-    session = box.begin(Began(name, of.nik, "demo", kinds, datetime.now(UTC), born))
-    with Attendance(supervisor, PipelineExaminer(), visitor) as attendance:
-        if not attendance.attend(session):
-            raise typer.BadParameter(f"the session stopped at {session.step}")
-    console.print(summary(session))
-    console.print(f"holder of the card: {holder_words(holder_of(read, session))}", highlight=False)
-    Image.fromarray(encounter_picture(session)).save(picture)
-    console.print(f"picture of what was captured: {picture}", highlight=False, soft_wrap=True)
-    session.seal()
-    [sent] = box.send(client)
-    case = f", case {sent.case_id}" if sent.case_id else ""
-    console.print(f"[bold]{sent.decision or sent.sync}[/] {sent.text}{case}", highlight=False)
-    return sent
-
-
-def _report(sent: list[Sent], seconds: list[float], results: Path) -> None:
-    decisions = tuple(one.decision for one in sent)
-    summary_ = {
+        _rekam(environment, "spool", "list")
+        _rekam(environment, "cases", "list")
+    record = {
         "command": "python -m benchmarks.demo_station",
         **provenance(),
         "decisions": decisions,
         "seconds_of_each_encounter": [round(one, 1) for one in seconds],
     }
-    results.write_text(json.dumps(summary_, indent=1) + "\n")
-    console.print(f"decisions: {', '.join(decisions)}", highlight=False)
-    if decisions != EXPECTED:
+    (results or out / "demo_station.json").write_text(json.dumps(record, indent=1) + "\n")
+    console.print(
+        f"\nwhat was captured: {', '.join(map(str, pictures))}; decisions: {', '.join(decisions)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if tuple(decisions) != EXPECTED:
         raise typer.Exit(1)
+
+
+def _rekam(environment: dict[str, str], *words: str, hears: Callable[[str], None] = lambda line: None) -> str:
+    """A command of the operator, shown as it comes, and told line by line; what it said."""
+    console.print(f"\n$ rekam {shlex.join(words)}", style="bold", highlight=False, soft_wrap=True)
+    rekam = str(Path(sys.executable).with_name("rekam"))
+    lines, rest = list[str](), b""
+    with subprocess.Popen(
+        [rekam, *words],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdout is not None
+        while chunk := os.read(process.stdout.fileno(), 65536):
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                lines.append(_ESCAPES.sub("", line.decode()))
+                hears(lines[-1])
+    return "\n".join(lines)
 
 
 @contextmanager
 def _devices(
     out: Path, folder: Path, issuer: TestIssuer, server: str
-) -> Iterator[tuple[Slot, LibfprintFeed]]:
-    """Start everything that stands for a device, and write the station's settings; its card slot."""
+) -> Iterator[tuple[Slot, LibfprintFeed, dict[str, str]]]:
+    """Everything that stands for a device, and the station's settings: card slot, thumbs, environment."""
     identity = Identity.generated()
     root = folder / "sbi-root.pem"
     root.write_bytes(identity.root)
@@ -189,13 +179,12 @@ def _devices(
     reader.mkdir()
     (out / "pad").mkdir(exist_ok=True)
     pcscd = Pcscd()
-    os.environ[SOCKET_VARIABLE] = str(pcscd.socket)
-    os.environ[SAM_CODE] = issuer.code.hex()
     with pcscd, simulator(sbi) as port, LibfprintFeed(reader / "socket") as feed:
         pcscd.start()
         card, sam = Slot(pcscd.ports[0]), Slot(pcscd.ports[1])
         sam.insert(TestSam(issuer))
-        (folder / "station.toml").write_text(
+        station = folder / "station.toml"
+        station.write_text(
             f'server = "{server}"\nspool = "{folder / "spool"}"\ngood_quality = 40\n\n'
             f'[libfprint]\nvirtual_image = "{reader / "socket"}"\n\n'
             f'[sbi]\nroots = ["{root}"]\nenvironment = "{sbi.environment}"\n'
@@ -204,8 +193,18 @@ def _devices(
             f'[signature]\npads = ["{out / "pad"}"]\n\n'
             f'[cards]\nsam_slot = "{READER} slot 1"\n'
         )
+        environment = {
+            **os.environ,
+            "REKAM_STATION": str(station),
+            "REKAM_SERVER": server,
+            "REKAM_SPOOL_PASSPHRASE": "a passphrase of the demo",
+            "REKAM_SAM_CODE": issuer.code.hex(),
+            SOCKET_VARIABLE: str(pcscd.socket),
+            "COLUMNS": str(console.width),
+            **({"FORCE_COLOR": "1"} if console.is_terminal else {}),
+        }
         try:
-            yield card, feed
+            yield card, feed, environment
         finally:
             card.remove()
             sam.remove()
@@ -252,6 +251,7 @@ def _draw(out: Path) -> None:
     """Two captures of everything the person shows, unless an earlier demo drew them."""
     if (out / "drawn").exists():
         return
+    console.print("drawing a person who does not exist", highlight=False)
     for name in ("sbi", "thumbs", "camera"):
         (out / name).mkdir(exist_ok=True)
     extractor = FingerprintExtractor(ExtractorChoice.FAST)

@@ -37,9 +37,12 @@ def provenance() -> dict[str, object]:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.rstrip()
+    """What git says; `unknown` where there is no git, or no history."""
+    try:
+        ran = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return ran.stdout.rstrip()
 
 
 def _processor() -> str:
