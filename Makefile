@@ -88,6 +88,15 @@ bench: setup     ## measure every figure of the README, into benchmarks/results/
 	$(BIN)/python -m benchmarks.reliability corrupt
 	$(BIN)/python -m benchmarks.reliability clock
 	$(BIN)/python -m benchmarks.reliability soak
+	$(BIN)/python -m benchmarks.slaps
+	$(BIN)/python -m benchmarks.sbi
+	$(BIN)/python -m benchmarks.live_assistance
+	$(BIN)/python -m benchmarks.devices workers
+	$(BIN)/python -m benchmarks.devices preview
+	$(BIN)/python -m benchmarks.devices cards
+	$(BIN)/python -m benchmarks.station ten-fingers
+	$(BIN)/python -m benchmarks.station preview
+	$(BIN)/python -m benchmarks.demo_station --results benchmarks/results/demo_station.json
 	$(BIN)/python -m benchmarks.demo --data $(REKAM_DATA)/fingerprint/crossmatch --irises $(REKAM_DATA)/iris/casia_v1 --faces $(REKAM_DATA)/face/lfw --results benchmarks/results/demo.json
 
 PEOPLE ?= 10000 100000 1000000
