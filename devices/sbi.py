@@ -137,7 +137,7 @@ class SbiDriver:
     def discover(self) -> Sequence[DeviceInfo]:
         """The devices that services tell of; one whose signature does not hold has no `signed_by`.
 
-        A port that is taken by something else, or answers too late, hides no other. Cost: 5 ms, 3 ms a
+        A port that is taken by something else, or answers too late, hides no other. Cost: 10 ms, 3 ms a
         device, and what the slowest service takes, `answer_seconds` twice at most.
         """
         roots = loaded_roots(self.trust)
@@ -171,7 +171,9 @@ class SbiDriver:
         raise refused
 
     def _services(self) -> "list[_Service]":
-        return [_Service(port, self.params) for port in self.ports if _listens(port)]
+        with ThreadPoolExecutor(16) as pool:  # a port that swallows connections takes a while
+            there = list(pool.map(_listens, self.ports))
+        return [_Service(port, self.params) for port in itertools.compress(self.ports, there)]
 
     def _listed(self, service: "_Service", roots: "_Roots") -> list[DeviceInfo]:
         """A service's devices, as they vouch for themselves or, where they do not, as they claim."""
@@ -261,7 +263,10 @@ def _asked_all(
 
 
 class SbiDevice:
-    """An open device. Captures of one transaction continue one chain of hashes. Not thread-safe."""
+    """An open device. Captures of one transaction continue one chain of hashes, as long as it is open.
+
+    Not thread-safe.
+    """
 
     def __init__(
         self, info: DeviceInfo, service: "_Service", of: _Vouched, roots: "_Roots", opener: Opener | None
@@ -270,7 +275,7 @@ class SbiDevice:
         self._service = service
         self._description, self._identity = of.description, of.identity
         self._roots, self._opener = roots, opener
-        self._chain = ("", FIRST_HASH.hex().upper())
+        self._chains: dict[str, str] = {}  # the last hash of each transaction
         self._closed = False
 
     def preview(self, spec: CaptureSpec) -> Generator[Frame, None, None]:
@@ -317,7 +322,7 @@ class SbiDevice:
             missing=missing,
             number=self._description.number,
             sub_id=sub_id,
-            previous=self._chain[1] if self._chain[0] == transaction else FIRST_HASH.hex().upper(),
+            previous=self._chains.get(transaction, FIRST_HASH.hex().upper()),
             seconds=spec.seconds,
             least_quality=spec.least_quality,
             asked_at=datetime.now(UTC),
@@ -335,7 +340,8 @@ class SbiDevice:
             self._opener,
             datetime.now(UTC),
         )
-        self._chain = (transaction, last)
+        if spec.transaction:
+            self._chains[transaction] = last
         return judged(spec.positions, records)
 
     def health(self) -> Health:

@@ -177,12 +177,22 @@ def test_what_goes_wrong_has_its_type_and_the_next_capture_succeeds(
 
 def test_an_answer_of_before_is_not_believed_again(service: int, slap: SbiDevice) -> None:
     spec = CaptureSpec(RIGHT_SLAP[:1], transaction="encounter-1")
-    slap.capture(spec)
+    for _ in range(2):
+        records_of(slap.capture(spec))
     control(service, fault=Fault.REPLAYED)
     with pytest.raises(DeviceUntrusted, match="hashes"):  # the same transaction: its chain has moved on
         slap.capture(spec)
     with pytest.raises(DeviceUntrusted, match="transaction 'encounter-1'"):
         slap.capture(replace(spec, transaction="encounter-2"))
+
+
+def test_nor_when_another_encounter_came_in_between(service: int, slap: SbiDevice) -> None:
+    specs = [CaptureSpec(RIGHT_SLAP[:1], transaction=f"encounter-{number}") for number in (3, 4)]
+    for spec in specs:
+        records_of(slap.capture(spec))
+    control(service, fault=Fault.REPLAYED)
+    with pytest.raises(DeviceUntrusted, match="hashes"):
+        slap.capture(specs[0])
 
 
 def test_three_of_four_fingers_are_never_taken_for_four(service: int, slap: SbiDevice) -> None:
@@ -245,7 +255,7 @@ def test_captures_of_one_transaction_are_one_chain(slap: SbiDevice) -> None:
     """The second capture's hashes hold only where the request continued the first one's chain."""
     for positions in (LEFT_SLAP[:2], RIGHT_SLAP[:2]):
         records_of(slap.capture(CaptureSpec(positions, transaction="one encounter")))
-    assert slap._chain[0] == "one encounter"
+    assert [*slap._chains] == ["one encounter"]
 
 
 def test_transactions_that_devices_refuse_are_not_sent(slap: SbiDevice) -> None:

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import socket
 import time
 import tracemalloc
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +16,11 @@ import pytest
 from devices.device import CaptureSpec, DeviceInfo
 from devices.errors import DeviceError, DeviceProtocolError, DeviceRemoved, DeviceStuck
 from devices.frame import DeviceKind, Provenance
-from devices.sbi import SbiDevice, SbiDriver, _Service, _Vouched
+from devices.sbi import Params, SbiDevice, SbiDriver, _Service, _Vouched
 from devices.sbi_messages import Description, DigitalId
 from devices.sbi_trust import UnverifiedDevices
 from devices.virtual.sbi_simulator import FACE, Settings, simulator
+from devices.worker import DeviceWorker
 from tests.sbi_services import HASTY, driver_at, identity, raw_service
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -25,22 +28,22 @@ JSON = b"Content-Type: application/json\r\n"
 SHORT = replace(HASTY, answer_seconds=1, grace_seconds=0.5, frame_seconds=1)
 
 
-def answers_in_time(service: Iterable[bytes]) -> tuple[str, float]:
+def answers_in_time(service: Iterable[bytes], params: Params = HASTY) -> tuple[str, float]:
     """What a capture of a device comes to when its service then answers so."""
     with raw_service(lambda _: service) as port:
         started = time.monotonic()
         with pytest.raises(DeviceError) as raised:
-            device_at(port).capture(CaptureSpec(seconds=0.5))
+            device_at(port, params).capture(CaptureSpec(seconds=0.5))
         return raised.type.__name__, time.monotonic() - started
 
 
-def device_at(port: int) -> SbiDevice:
+def device_at(port: int, params: Params = HASTY) -> SbiDevice:
     """A face device as it was before its service turned hostile."""
     named = Provenance("sbi", "face.X.Y.1")
     description = Description("1", ("0",), "code", "Staging", "Registration", "1", "")
     vouched = _Vouched(description, DigitalId("1", "X", "Y", DeviceKind.FACE, "Full face"), "")
     info = DeviceInfo("face.X.Y.1", DeviceKind.FACE, named)
-    return SbiDevice(info, _Service(port, SHORT), vouched, None, None)
+    return SbiDevice(info, _Service(port, params), vouched, None, None)
 
 
 def trickled(message: bytes, every: float = 0.05) -> Iterator[bytes]:
@@ -88,9 +91,9 @@ HOSTILE: dict[str, tuple[Iterable[bytes], str]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_have_their_type_within_the_deadline(name: str) -> None:
     service, expected = HOSTILE[name]
-    raised, seconds = answers_in_time(service)
+    raised, seconds = answers_in_time(service, SHORT if expected == "DeviceStuck" else HASTY)
     assert raised == expected
-    assert seconds < 30  # the deadline is one second; the rest is for busy machines
+    assert seconds < 30  # the deadline is some seconds; the rest is for busy machines
 
 
 def sent(body: Iterable[bytes], _line: bytes) -> Iterable[bytes]:
@@ -144,8 +147,9 @@ STREAM = OK + b"Content-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n"
     ],
 )
 def test_hostile_streams(service: Iterable[bytes], expected: type[DeviceError]) -> None:
+    params = SHORT if expected is DeviceStuck else HASTY
     with raw_service(lambda _: service) as port, pytest.raises(expected):
-        next(device_at(port).preview(CaptureSpec()))
+        next(device_at(port, params).preview(CaptureSpec()))
 
 
 def test_a_stream_without_pictures_ends() -> None:
@@ -161,7 +165,23 @@ def test_other_programs_on_the_ports_hide_no_device(tmp_path: Path) -> None:
         raw_service(lambda _: [b"220 mail ready\r\n"]) as mail,
         simulator(Settings(identity(), (FACE,))) as port,
     ):
-        everything = SbiDriver(UnverifiedDevices(), "Staging", ports=(silent, mail, port), params=SHORT)
-        patient = replace(everything, params=HASTY)
-        assert [info.provenance.model for info in patient.discover()] == ["FACE01"]
+        everything = SbiDriver(UnverifiedDevices(), "Staging", ports=(silent, mail, port), params=HASTY)
+        assert [info.provenance.model for info in everything.discover()] == ["FACE01"]
         assert driver_at(mail, UnverifiedDevices()).discover() == []
+
+
+def test_ports_that_swallow_connections_hide_no_device() -> None:
+    """As a firewall does, or a program that no longer accepts: a fifth of a second each, within one call."""
+    with ExitStack() as held:
+        ports = []
+        for _ in range(60):
+            full = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+            ports.append(full.getsockname()[1])
+            for _ in range(3):
+                waiting = held.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(full.getsockname())
+        ports.append(held.enter_context(simulator(Settings(identity(), (FACE,)))))
+        driver = SbiDriver(UnverifiedDevices(), "Staging", ports=ports)
+        worker = held.enter_context(closing(DeviceWorker(driver)))
+        assert [info.provenance.model for info in worker.call(SbiDriver.discover)] == ["FACE01"]

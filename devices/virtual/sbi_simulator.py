@@ -22,6 +22,7 @@ import secrets
 import socketserver
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -298,7 +299,7 @@ class _Server(socketserver.ThreadingTCPServer):
             self.present.set()
         self.capturing = threading.Lock()
         self.captures = 0
-        self.last_answer: object = None
+        self.answers: deque[object] = deque(maxlen=2)  # the one before the last can be replayed
         key = load_pem_private_key(settings.identity.key, None)
         if not isinstance(key, rsa.RSAPrivateKey):
             raise TypeError("the identity's key is no RSA key")
@@ -407,10 +408,10 @@ class _Server(socketserver.ThreadingTCPServer):
             seconds = float(str(body["timeout"])) / 1000
             if not self.present.wait(seconds) or self.fault is Fault.TIMEOUT:
                 return _refused("801" if sealed else "701", sealed)
-            if self.fault is Fault.REPLAYED and self.last_answer is not None:
-                return self.last_answer
-            self.last_answer = {"biometrics": self.biometrics(device, body, wanted, sealed)}
-            return self.last_answer
+            if self.fault is Fault.REPLAYED and self.answers:
+                return self.answers[0]
+            self.answers.append({"biometrics": self.biometrics(device, body, wanted, sealed)})
+            return self.answers[-1]
         finally:
             self.capturing.release()
 
