@@ -2,17 +2,24 @@
 
 A session's request is in the spool, with its request id, before it is sent for the first time. It is sent as
 it is, however often, until the service answers; the service answers a repetition with what it answered first.
-What the station says of an encounter is what the service said, or that it waits.
+What the station says of an encounter is what the service said, or that it waits. One that cannot be read
+holds up no other. Beside the encounters lie the operators' own templates, a file for each.
 """
 
+import hashlib
 import json
-from collections.abc import Sequence
+import secrets
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import grpc
 from pydantic import TypeAdapter
 
+from capture.errors import CaptureError
+from capture.face.embedder import DlibEmbedder
+from capture.face.template import FaceTemplate
 from devices.frame import DeviceKind
 from matching.encounter import EncounterForm, compare_encounters
 from rekam.capturing import Template, form_of, read_template
@@ -35,7 +42,7 @@ from rekam.session import PARAMS as SESSION
 from rekam.spool import Spool
 from rekam.v1 import enrollment_pb2, types_pb2
 
-OPERATOR = "operator"
+OPERATOR = "operator-"
 _MATCH = 6.0
 _LATER = (
     grpc.StatusCode.UNAVAILABLE,
@@ -43,6 +50,8 @@ _LATER = (
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.CANCELLED,
 )
+_TOO_LARGE = "larger than max"  # gRPC's own words: it has no code for that, and no service will ever take it
+_VOID = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 
 
 class Sync(StrEnum):
@@ -54,11 +63,12 @@ class Sync(StrEnum):
     REOPENED = "reopened"
     REFUSED = "refused"
     DISCARDED = "discarded"
+    DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of one encounter. `text`: the service's own words, or why it was not reached."""
+    """What became of one encounter. `text`: the service's own words, or why it was not reached or read."""
 
     name: str
     sync: Sync
@@ -78,51 +88,77 @@ class Outbox:
         self._spool = spool
         self._examiner = examiner
         self._params = params
-        self._refused: dict[str, str] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Encounters that the service has not recorded, oldest first, less those that cannot be read."""
-        return tuple(n for n in self._spool.names if n != OPERATOR and n not in self._spool.damaged)
+        """Encounters that the service has not recorded, oldest first; those that cannot be read too."""
+        return tuple(name for name in self._spool.names if not name.startswith(OPERATOR))
 
-    @property
-    def operator(self) -> tuple[Template, ...]:
-        """The operator's own templates, as they were given last."""
-        if OPERATOR not in self._spool.names:
-            return ()
-        *_, last = self._spool.records(OPERATOR) or (b"[]",)
+    def operator(self, operator: str) -> tuple[Template, ...]:
+        """An operator's own templates; () where none are here, or none that can be read."""
+        *_, file = ("", *self._files_of(operator))
         try:
+            records = self._spool.records(file) if file else (b"[]",)
             given = [
-                (DeviceKind(kind), int(code), bytes.fromhex(data)) for kind, code, data in json.loads(last)
+                (DeviceKind(kind), code, bytes.fromhex(data)) for kind, code, data in json.loads(records[0])
             ]
-        except (ValueError, TypeError) as error:
-            raise SpoolDamaged("the operator's templates cannot be read") from error
-        return tuple(read_template(Place(kind, code).position, data) for kind, code, data in given)
+            return tuple(read_template(Place(kind, code).position, data) for kind, code, data in given)
+        except (SpoolDamaged, CaptureError, ValueError, TypeError):
+            return ()
 
-    def enrol_operator(self, templates: Sequence[Template]) -> None:
-        """Keep whose biometrics are never taken for a citizen's, in place of those given before."""
-        if OPERATOR not in self._spool.names:
-            self._spool.begin(OPERATOR)
+    def operator_warning(self, session: Session) -> str:
+        """What of the operator's own could be taken for the person's, because nothing of it is known."""
+        known = {
+            place_of(one).kind
+            for one in self.operator(session.began.operator)
+            if not isinstance(one, FaceTemplate) or one.embedder == DlibEmbedder().digest
+        }
+        unknown = [step.kind for step in session.steps if step.kind not in (*known, DeviceKind.SIGNATURE)]
+        if not unknown:
+            return ""
+        kinds = ", ".join(dict.fromkeys(kind.value for kind in unknown))
+        return f"of the operator {session.began.operator} nothing is known here to compare with: {kinds}"
+
+    def enrol_operator(self, operator: str, templates: Sequence[Template]) -> None:
+        """Keep an operator's own, never taken for a citizen's, in place of those before, which are erased."""
+        before = self._files_of(operator)
         kept = [(of.kind, of.code, one.to_bytes().hex()) for one in templates for of in [place_of(one)]]
-        self._spool.append(OPERATOR, json.dumps(kept).encode())
+        name = f"{_stem(operator)}{secrets.token_hex(8)}"
+        self._spool.begin(name)
+        self._spool.append(name, json.dumps(kept).encode())
+        self._erase(before)
+
+    def forget_operator(self, operator: str) -> None:
+        """Erase an operator's own templates. Raises `SpoolError` where there are none."""
+        if not (files := self._files_of(operator)):
+            raise SpoolError(f"of the operator {operator} nothing is kept here")
+        self._erase(files)
 
     def begin(self, began: Began) -> Session:
         """A new session; nothing of it is lost from here on."""
+        own = self.operator(began.operator)
         self._spool.begin(began.name)
-        return Session.begin(began, self._examiner, self._keeper(began.name), self.operator, self._params)
+        return Session.begin(began, self._examiner, self._keeper(began.name), own, self._params)
 
     def resume(self, name: str) -> Session:
-        """The session as it was kept. Raises `SpoolDamaged`."""
-        entries = [read_entry(record) for record in self._spool.records(name)]
-        return Session(entries, self._examiner, self._keeper(name), self.operator, self._params)
+        """The session as it was kept, to go on with; opened again where the service refused it.
+
+        Its next request has the next id. It stays as it is where the service may have recorded it. Raises
+        `SpoolDamaged`.
+        """
+        session = self._session(name, self.operator(self._session(name).began.operator))
+        if session.refused is not None and session.refused.void:
+            session.reopen((), (session.refused.text,))
+        return session
 
     def states(self) -> list[Sent]:
         """Where every encounter stands: what waits, and what the service said."""
-        standing = [_SENT.validate_json(outcome) for outcome in self._spool.settled.values()]
-        for name in self.names:
-            session = self.resume(name)
-            if name in self._refused:
-                standing.append(Sent(name, Sync.REFUSED, self._refused[name]))
+        standing = [_SENT.validate_json(said) for said in self._spool.settled.values() if said]
+        for name, session in self._sessions():
+            if isinstance(session, str):
+                standing.append(Sent(name, Sync.DAMAGED, session))
+            elif session.refused is not None:
+                standing.append(Sent(name, Sync.REFUSED, session.refused.text))
             elif session.sealed is not None:
                 standing.append(Sent(name, Sync.WAITING))
             else:
@@ -132,29 +168,38 @@ class Outbox:
     def alike(self, session: Session) -> tuple[str, ...]:
         """Encounters that wait here and show the same person: the service will find out, the operator now."""
         mine = _form_of(session)
-        others = ((name, self.resume(name)) for name in self.names if name != session.began.name)
         return tuple(
-            name for name, other in others if compare_encounters(mine, _form_of(other)).llr >= _MATCH
+            name
+            for name, other in self._sessions()
+            if name != session.began.name
+            and not isinstance(other, str)
+            and compare_encounters(mine, _form_of(other)).llr >= _MATCH
         )
 
     def send(self, client: Client, timeout: float = 120.0) -> list[Sent]:
         """Send what waits, oldest first; what gets no answer stays. Raises `SpoolError`."""
         sent = []
-        for name in self.names:
-            session = self.resume(name)
-            if session.sealed is None:
-                continue
-            one = self._send(client, session, session.sealed, timeout)
-            sent.append(one)
-            if one.sync is Sync.WAITING:
-                break  # nobody answers: the others wait as well
+        for name, session in self._sessions():
+            if isinstance(session, str):
+                sent.append(Sent(name, Sync.DAMAGED, session))
+            elif session.sealed is not None:
+                sent.append(self._send(client, session, session.sealed, timeout))
+                if sent[-1].sync is Sync.WAITING:
+                    break  # nobody answers: the others wait as well
         return sent
 
-    def discard(self, name: str) -> None:
-        """Give up an encounter; what was captured is erased. Raises `SpoolError`."""
-        if name == OPERATOR:
-            raise SpoolError("the operator's templates are no encounter")
-        self._spool.settle(name, _SENT.dump_json(Sent(name, Sync.DISCARDED)).decode())
+    def discard(self, name: str) -> Sent:
+        """Give up an encounter; what was captured is erased, here. Raises `SpoolError`."""
+        if name not in self.names:
+            raise SpoolError(f"no encounter {name} waits here")
+        try:
+            session = self._session(name)
+            unsent = session.sealed is None or (session.refused is not None and session.refused.void)
+        except SpoolDamaged:
+            unsent = False
+        sent = Sent(name, Sync.DISCARDED, "" if unsent else "the service may have recorded it")
+        self._spool.settle(name, _SENT.dump_json(sent).decode())
+        return sent
 
     def _send(self, client: Client, session: Session, request: bytes, timeout: float) -> Sent:
         name = session.began.name
@@ -163,11 +208,12 @@ class Outbox:
             answer = client.enrollment.Enroll(message, timeout=timeout)
         except grpc.RpcError as error:
             # Whether it was recorded is not known, or it cannot be: it stays as it is either way.
-            if not isinstance(error, grpc.Call) or error.code() in _LATER:
+            if not isinstance(error, grpc.Call) or (
+                error.code() in _LATER and _TOO_LARGE not in (error.details() or "")
+            ):
                 return Sent(name, Sync.WAITING, words_of(error))
-            self._refused[name] = words_of(error)
+            session.refuse(words_of(error), void=error.code() in _VOID)
             return Sent(name, Sync.REFUSED, words_of(error))
-        self._refused.pop(name, None)
         if answer.WhichOneof("outcome") == "recapture":
             items = answer.recapture.items
             advice = tuple(f"{_place(item).words}: {item.advice}" for item in items)
@@ -178,6 +224,32 @@ class Outbox:
         sent = Sent(name, Sync.RECORDED, "", decision, encounter.encounter_id, encounter.case_id)
         self._spool.settle(name, _SENT.dump_json(sent).decode())
         return sent
+
+    def _sessions(self) -> Iterator[tuple[str, Session | str]]:
+        """Every encounter that is not recorded, oldest first; why not, where it cannot be read."""
+        for name in self.names:
+            try:
+                session: Session | str = self._session(name)
+            except SpoolDamaged as error:
+                session = str(error)
+            yield name, session
+
+    def _session(self, name: str, operator: Sequence[Template] = ()) -> Session:
+        """The session as it was kept. Raises `SpoolDamaged`."""
+        records = self._spool.records(name)
+        try:
+            entries = [read_entry(record) for record in records]
+            return Session(entries, self._examiner, self._keeper(name), operator, self._params)
+        except (SpoolDamaged, CaptureError) as error:
+            raise SpoolDamaged(f"encounter {name} cannot be read: {error}") from error
+
+    def _files_of(self, operator: str) -> tuple[str, ...]:
+        """What the spool has of an operator: the last one counts, those before it are left of a power cut."""
+        return tuple(name for name in self._spool.names if name.startswith(_stem(operator)))
+
+    def _erase(self, files: Sequence[str]) -> None:
+        for name in files:
+            self._spool.settle(name, "")
 
     def _keeper(self, name: str) -> "_Keeper":
         return _Keeper(self._spool, name)
@@ -192,6 +264,12 @@ class _Keeper:
 
     def __call__(self, entry: Entry) -> None:
         self.spool.append(self.name, entry_bytes(entry))
+
+
+def _stem(operator: str) -> str:
+    """What the names of an operator's files begin with, however the operator writes their name."""
+    written = unicodedata.normalize("NFKC", operator).strip().casefold()
+    return f"{OPERATOR}{hashlib.sha256(written.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}-"
 
 
 def _form_of(session: Session) -> EncounterForm:
