@@ -1,9 +1,8 @@
 """Card readers through PC/SC: pcscd on Linux, by way of pyscard.
 
 A context of PC/SC dies with the daemon, and so does pyscard's monitor thread (LudovicRousseau/pyscard#82,
-#128). Nothing here relies on either: finding readers takes a context of its own each time, a connection has
-its own, and `CardWatch` makes another when the daemon is gone. The daemon's socket is the system's, or the
-one that PCSCLITE_CSOCK_NAME names.
+#128). Nothing here relies on either: finding readers takes a context of its own each time, and so does a
+connection. The daemon's socket is the system's, or the one that PCSCLITE_CSOCK_NAME names.
 
 A card is used exclusively: nobody else can select another file between two of our commands. Answers of more
 than 256 bytes and wrong lengths (61xx, 6Cxx) are dealt with here, and what T=0 cannot carry (ISO/IEC 7816-3,
@@ -17,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 
 from smartcard import scard
 
@@ -103,7 +101,8 @@ class PcscReader:
     def connect(self, seconds: float) -> bytes | TimedOut:
         """Wait for a card and have it to ourselves: its ATR.
 
-        A service that is restarted meanwhile, or a reader that is plugged in anew, is waited for a little.
+        A service that is restarted meanwhile, or a reader that is plugged in anew, is waited for a little. So
+        is a card that does not answer: one that was pulled looks like that until pcscd has noticed.
         Raises `DeviceBusy` where another program uses the card; `DeviceRemoved` without a reader,
         `DeviceUnavailable` without a service; `DeviceProtocolError` where a card does not answer to power.
         """
@@ -259,102 +258,6 @@ class PcscReader:
     def close(self) -> None:
         """As `disconnect`."""
         self.disconnect()
-
-
-class CardChange(StrEnum):
-    """What happened to a slot."""
-
-    ATTACHED = "attached"
-    DETACHED = "detached"
-    INSERTED = "inserted"
-    REMOVED = "removed"
-
-
-@dataclass(frozen=True, slots=True)
-class CardEvent:
-    """Something that happened to the slot `reader`; `atr` of a card that is in it now."""
-
-    change: CardChange
-    reader: str
-    atr: bytes = b""
-
-
-class CardWatch:
-    """Tells of slots and cards that come and go; not thread-safe.
-
-    pcscd counts how often cards were put in and pulled: what happened between two calls of `poll` is told,
-    too, however fast it was. When the service ends, cards and slots are told to be gone.
-    """
-
-    def __init__(self) -> None:
-        self._context: int | None = None
-        self._names: dict[str, str] = {}
-        self._states: dict[str, int] = {}
-
-    def poll(self, seconds: float) -> tuple[CardEvent, ...]:
-        """What happened since the last call; waits `seconds` for something. Never raises `DeviceError`s."""
-        until = time.monotonic() + seconds
-        while True:
-            events = tuple(self._events(max(0.0, min(_SLICE, until - time.monotonic()))))
-            if events or time.monotonic() >= until:
-                return events
-
-    def _events(self, seconds: float) -> Iterator[CardEvent]:
-        try:
-            if self._context is None:
-                self._context = _established()
-            names = _readers(self._context)
-        except DeviceError:
-            self.close()
-            yield from self._detached(tuple(self._names))
-            time.sleep(min(seconds, 0.05))
-            return
-        yield from self._detached(tuple(i for i, name in self._names.items() if names.get(i) != name))
-        for id_, name in names.items():
-            if id_ not in self._names:
-                self._names[id_], self._states[id_] = name, 0
-                yield CardEvent(CardChange.ATTACHED, id_)
-        if not self._names:
-            time.sleep(min(seconds, 0.05))
-            return
-        asked = [(self._names[i], self._states[i]) for i in self._names]
-        result, answers = scard.SCardGetStatusChange(self._context, round(1000 * seconds), asked)
-        if result == scard.SCARD_S_SUCCESS:
-            for id_, (_, state, atr) in zip(tuple(self._names), answers, strict=True):
-                yield from self._happened(id_, state, bytes(atr))
-        elif result in _NO_SERVICE:
-            self.close()
-            yield from self._detached(tuple(self._names))
-
-    def _happened(self, id_: str, state: int, atr: bytes) -> Iterator[CardEvent]:
-        before, self._states[id_] = self._states[id_], state & ~scard.SCARD_STATE_CHANGED
-        was, now = (bool(one & scard.SCARD_STATE_PRESENT) for one in (before, state))
-        changes = ((state >> 16) - (before >> 16)) & 0xFFFF if before else int(now)
-        if changes >= 0x8000:
-            # The count began anew: the reader was away.
-            self._states[id_] = before
-            yield from self._detached((id_,))
-            return
-        # A count that does not fit what is there now is not believed.
-        if changes % 2 != (was != now):
-            changes = int(was != now)
-        for left in range(changes, 0, -1):
-            was = not was
-            change = CardChange.INSERTED if was else CardChange.REMOVED
-            yield CardEvent(change, id_, atr if was and left == 1 else b"")
-
-    def _detached(self, ids: tuple[str, ...]) -> Iterator[CardEvent]:
-        for id_ in ids:
-            del self._names[id_]
-            if self._states.pop(id_) & scard.SCARD_STATE_PRESENT:
-                yield CardEvent(CardChange.REMOVED, id_)
-            yield CardEvent(CardChange.DETACHED, id_)
-
-    def close(self) -> None:
-        """Let go of the service; `poll` begins anew, with what it told before."""
-        context, self._context = self._context, None
-        if context is not None:
-            scard.SCardReleaseContext(context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,8 @@ from devices.errors import (
     DeviceStuck,
     DeviceUnavailable,
 )
-from devices.pcsc import CardChange, CardEvent, CardWatch, PcscDriver, PcscReader
+from devices.pcsc import PcscDriver, PcscReader
+from devices.supervisor import Attached, Detached, Event, Failed, Params, Recovered, Supervisor
 from devices.virtual.pcscd import READER, SOCKET_VARIABLE, Pcscd
 from devices.virtual.vpcd import Fault, Faulty
 from devices.worker import Deadlines, DeviceWorker
@@ -91,11 +91,12 @@ def table(tables: CardTable) -> Iterator[CardTable]:
     tables.clear()
 
 
-def awaited(watch: CardWatch, enough: Callable[[list[CardEvent]], bool]) -> list[CardEvent]:
-    events: list[CardEvent] = []
-    until = time.monotonic() + PATIENCE
-    while not enough(events) and time.monotonic() < until:
-        events += watch.poll(1.0)
+def moved(supervisor: Supervisor, count: int) -> list[Event]:
+    """What came and went next; a service that was away at a look is told besides."""
+    events: list[Event] = []
+    while len(events) < count:
+        if isinstance(event := supervisor.events.get(timeout=PATIENCE), Attached | Detached):
+            events.append(event)
     return events
 
 
@@ -222,85 +223,87 @@ def test_a_slow_card_is_waited_for_and_one_that_says_nothing_is_given_up(table: 
     reader.disconnect()
 
 
-def test_events_of_a_card(table: CardTable) -> None:
-    watch = CardWatch()
-    assert {event.reader for event in watch.poll(PATIENCE)} == {CARD, SAM}
-    for _ in range(3):
-        table.card.insert(Card())
-        assert awaited(watch, bool) == [CardEvent(CardChange.INSERTED, CARD, Card().atr)]
+def test_each_card_that_is_put_in_is_read_and_its_removal_told(table: CardTable) -> None:
+    reader = table.reader()
+    for number in range(3):
+        card = Card()
+        card.atr = bytes.fromhex("3B818001") + bytes([number, 0x81 ^ 0x80 ^ 0x01 ^ number])
+        table.card.insert(card)
+        assert reader.connect(PATIENCE) == card.atr
         table.card.remove()
-        assert awaited(watch, bool) == [CardEvent(CardChange.REMOVED, CARD)]
-    assert watch.poll(0.0) == ()
-    watch.close()
+        with pytest.raises(DeviceRemoved):
+            reader.transmit(READ)
+        assert reader.health().figures == {"card": 0.0}
 
 
-def test_what_happened_between_two_looks_is_told(table: CardTable) -> None:
-    watch, seen = CardWatch(), CardWatch()
-    watch.poll(PATIENCE)
-    seen.poll(PATIENCE)
-    for _ in range(2):
-        table.card.insert(Card())
-        awaited(seen, bool)
-        table.card.remove()
-        awaited(seen, bool)
-    seen.close()
-    changes = [event.change for event in awaited(watch, lambda events: len(events) >= 4)]
-    assert changes == [CardChange.INSERTED, CardChange.REMOVED] * 2
-    watch.close()
+def test_a_card_that_makes_no_sense_is_said(table: CardTable) -> None:
+    card = Card()
+    card.atr = b"\xff\xff\xff\xff"
+    table.card.insert(card)
+    with pytest.raises(DeviceProtocolError):
+        table.reader().connect(PATIENCE)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_readers_survive_the_service(table: CardTable, how: signal.Signals) -> None:
-    watch, reader = CardWatch(), table.reader()
+    reader = table.reader()
     table.card.insert(Card())
-    awaited(watch, lambda events: any(event.change is CardChange.INSERTED for event in events))
+    with Supervisor([PcscDriver()], Params(poll_seconds=0.1)) as supervisor:
+        before = supervisor.devices()
+        assert moved(supervisor, 2) == [Attached("pcsc", info) for info in before]
+        reader.connect(PATIENCE)
+        pid = table.pcscd.pid
+        table.pcscd.stop(how)
+        failed = supervisor.events.get(timeout=PATIENCE)
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, DeviceUnavailable)
+        with pytest.raises(DeviceRemoved):
+            reader.transmit(READ)
+        assert reader.health().condition is Condition.FAILING
+        with pytest.raises(DeviceUnavailable, match="pcscd"):
+            PcscDriver().discover()
+        with pytest.raises(DeviceUnavailable):
+            reader.connect(0.2)
+        back = threading.Timer(0.3, table.pcscd.start)
+        back.start()
+        assert reader.connect(PATIENCE) == Card().atr  # waited for the service
+        assert reader.transmit(READ) == b"12345678" + OK
+        back.join()
+        reader.disconnect()
+        assert supervisor.events.get(timeout=PATIENCE) == Recovered("pcsc", "")
+        assert supervisor.devices() == before
+        assert table.pcscd.pid != pid
+
+
+def test_a_service_that_was_restarted_is_told_to_who_reads_a_card(table: CardTable) -> None:
+    reader = table.reader()
+    table.card.insert(Card())
     reader.connect(PATIENCE)
-    pid = table.pcscd.pid
-    table.pcscd.stop(how)
-    assert {event.change for event in watch.poll(PATIENCE)} == {CardChange.REMOVED, CardChange.DETACHED}
-    with pytest.raises(DeviceRemoved):
-        reader.transmit(READ)
-    assert reader.health().condition is Condition.FAILING
-    with pytest.raises(DeviceUnavailable, match="pcscd"):
-        PcscDriver().discover()
-    with pytest.raises(DeviceUnavailable):
-        reader.connect(0.2)
-    back = threading.Timer(0.3, table.pcscd.start)
-    back.start()
-    assert reader.connect(PATIENCE) == Card().atr  # waited for the service
-    assert reader.transmit(READ) == b"12345678" + OK
-    back.join()
-    reader.disconnect()
-    events = awaited(watch, lambda events: any(event.change is CardChange.INSERTED for event in events))
-    assert {event.reader for event in events if event.change is CardChange.ATTACHED} == {CARD, SAM}
-    assert table.pcscd.pid != pid
-    watch.close()
-
-
-def test_a_service_restarted_between_two_looks_is_noticed(table: CardTable) -> None:
-    watch = CardWatch()
-    watch.poll(PATIENCE)
     table.pcscd.stop()
     table.pcscd.start()
-    changes = [event.change for event in awaited(watch, lambda events: len(events) >= 4)]
-    assert changes == [CardChange.DETACHED] * 2 + [CardChange.ATTACHED] * 2
-    watch.close()
+    with pytest.raises(DeviceRemoved):
+        reader.transmit(READ)
+    assert reader.connect(PATIENCE) == Card().atr
+    assert reader.transmit(READ) == b"12345678" + OK
+    reader.disconnect()
 
 
 def test_readers_come_and_go(table: CardTable) -> None:
-    watch, reader = CardWatch(), table.reader()
-    for _ in range(3):
-        awaited(watch, lambda events: len(events) >= 2)
-        table.pcscd.configure(None)
-        assert PcscDriver().discover() == ()
-        assert reader.health().condition is Condition.REMOVED
-        with pytest.raises(DeviceRemoved):
-            reader.connect(0.1)
-        gone = awaited(watch, lambda events: len(events) >= 2)
-        assert [event.change for event in gone] == [CardChange.DETACHED] * 2
-        table.pcscd.configure(READER)
-        assert [info.id for info in PcscDriver().discover()] == [CARD, SAM]
-    watch.close()
+    reader = table.reader()
+    with Supervisor([PcscDriver()], Params(poll_seconds=0.1)) as supervisor:
+        both = supervisor.devices()
+        assert moved(supervisor, 2) == [Attached("pcsc", info) for info in both]
+        for _ in range(3):
+            table.pcscd.configure(None)
+            assert PcscDriver().discover() == ()
+            assert reader.health().condition is Condition.REMOVED
+            with pytest.raises(DeviceRemoved):
+                reader.connect(0.1)
+            assert moved(supervisor, 2) == [Detached("pcsc", info) for info in both]
+            assert supervisor.devices() == []
+            table.pcscd.configure(READER)
+            assert moved(supervisor, 2) == [Attached("pcsc", info) for info in both]
+            assert supervisor.devices() == both
 
 
 def test_two_services_side_by_side_leave_no_process(table: CardTable) -> None:
