@@ -4,13 +4,13 @@
     python -m benchmarks.devices preview [--seconds 10]
     python -m benchmarks.devices cards [--insertions 1000] [--changes 50] [--restarts 100] [--commands 5000]
 
-`workers` kills processes of searching drivers and of open devices, idle and in the middle of a preview, and
-counts what the supervisor tells of it and what is left running. `preview` shows MJPEG files of 30 frames a
+`workers` kills processes of every adapter over its real stack (the places of the contract suite): of the
+search, of the open device, idle and in the middle of a capture, a preview or waiting for a card. It counts
+what the supervisor tells of it and what is left. `preview` shows MJPEG files of 30 frames a
 second through a worker, to a consumer that keeps up and to one that does not, and sends the same frames
 through shared memory and through a socket alone. `cards`: see `benchmarks/cards.py`.
 """
 
-import contextlib
 import json
 import os
 import pickle
@@ -23,9 +23,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from pathlib import Path
-from queue import Empty
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -33,15 +37,15 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.cards import stressed
+from benchmarks.cards import PATIENCE, Lost, left_behind, stressed, text_of
 from benchmarks.provenance import ROOT, provenance
 from devices.device import CaptureSpec
-from devices.errors import DeviceError
+from devices.errors import DeviceError, DeviceStuck
 from devices.frame import DeviceKind, Frame, Provenance
 from devices.opencv_camera import OpencvDriver
-from devices.signature import SignatureDriver
-from devices.supervisor import Event, Failed, OpenDevice, Params, Recovered, Supervisor
+from devices.supervisor import Failed, OpenDevice, OpenReader, Params, Recovered, Supervisor
 from devices.worker import _Channel
+from tests.device_places import PLACES, READERS, DevicePlace
 
 RESULTS = ROOT / "benchmarks" / "results" / "devices.json"
 SIZES = ((640, 480), (1920, 1080))
@@ -49,6 +53,7 @@ SPEC = CaptureSpec()
 SEED = 6
 console = Console()
 app = typer.Typer(add_completion=False)
+_Told = TypeVar("_Told", Failed, Recovered)
 
 
 @app.callback()
@@ -58,73 +63,137 @@ def devices() -> None:
 
 @app.command()
 def workers(kills: int = 100) -> None:
-    """Kill processes; count events and leftovers."""
+    """Kill processes of every adapter; count events and leftovers."""
     draw = random.Random(SEED)
-    with tempfile.TemporaryDirectory() as folder:
-        pictures, pad = Path(folder) / "pictures", Path(folder) / "pad"
-        pictures.mkdir()
-        pad.mkdir()
-        cv2.imwrite(str(pictures / "1.png"), np.full((480, 640, 3), 90, np.uint8))
-        drivers = (OpencvDriver((pictures,)), SignatureDriver((pad,)))
-        with Supervisor(drivers, Params(poll_seconds=0.2)) as supervisor:
-            supervisor.devices()
-            opened = {
-                "opencv": supervisor.open("opencv", str(pictures)),
-                "signature": supervisor.open("signature", str(pad)),
-            }
-            events: Counter[str] = Counter()
-            seconds: list[float] = []
-            pids: set[int] = set()
-            for _ in range(kills):
-                what = draw.choice(("search", "idle", "preview"))
-                driver = "opencv" if what == "preview" else draw.choice(tuple(opened))
-                pid = _pid(supervisor, driver) if what == "search" else _running(opened[driver])
+    with ExitStack() as held:
+        found = [
+            held.enter_context(at(Path(held.enter_context(tempfile.TemporaryDirectory()))))
+            for name, at in (PLACES | READERS).items()
+            if name != "opencv-video"  # the driver of another place
+        ]
+        places = {place.driver.name: place for place in found}
+        before = left_behind()
+        told: Counter[str] = Counter()
+        seconds: dict[str, list[float]] = {driver: [] for driver in places}
+        pids: set[int] = set()
+        drivers = [place.driver for place in places.values()]
+        with Supervisor(drivers, Params(poll_seconds=0.2)) as supervisor, ThreadPoolExecutor(1) as person:
+            plugged_in = len(supervisor.devices())
+            opened = {driver: _opened(supervisor, place) for driver, place in places.items()}
+            states = [(driver, what) for driver in places for what in ("search", "idle", "in use")]
+            draw.shuffle(states)
+            for driver, what in islice(cycle(states), kills):
+                device, used = opened[driver], None
+                if what == "in use":
+                    used = _used(person, device, places[driver])
+                elif what == "idle":
+                    _running(device)
+                pid = _pid(supervisor, driver) if what == "search" else device.worker.pid
+                assert pid
                 pids.add(pid)
                 start = time.monotonic()
-                if what == "preview":
-                    with contextlib.suppress(DeviceError):
-                        for frame in opened[driver].preview(SPEC):
-                            if frame.number % 5 == 4:
-                                os.kill(pid, signal.SIGKILL)
-                else:
-                    os.kill(pid, signal.SIGKILL)
-                _await(supervisor, Failed, events)
+                os.kill(pid, signal.SIGKILL)
+                failed = _await(supervisor, Failed, told)
+                if used is not None and not isinstance(used.exception(PATIENCE), DeviceStuck):
+                    raise Lost(f"{driver} was killed, and its call ended with {used}")
                 if what != "search":
-                    _running(opened[driver])
-                _await(supervisor, Recovered, events)
-                seconds.append(time.monotonic() - start)
-                events[f"killed: {what}"] += 1
+                    _running(device)
+                recovered = _await(supervisor, Recovered, told)
+                of = (driver, "" if what == "search" else places[driver].device)
+                if not (failed.driver, failed.device) == (recovered.driver, recovered.device) == of:
+                    raise Lost(f"{of} was killed, and told were {failed}, {recovered}")
+                seconds[driver].append(time.monotonic() - start)
+                told[f"killed: {what}"] += 1
             pids |= {_running(device) for device in opened.values()}
             pids |= {_pid(supervisor, driver) for driver in opened}
+        while not supervisor.events.empty():
+            told[type(supervisor.events.get()).__name__] += 1
         time.sleep(1)
-        with contextlib.suppress(Empty):
-            while True:
-                events[type(supervisor.events.get_nowait()).__name__] += 1
+        after = left_behind()
+        left = _of_sessions(pids)
     figures = {
         "kills": kills,
         "distinct_processes": len(pids),
-        "events": dict(sorted(events.items())),
-        "left_running": sum(Path(f"/proc/{pid}").exists() for pid in pids),
-        "seconds_from_kill_to_recovery": _spread(seconds),
+        "told": dict(sorted(told.items())),
+        "devices": plugged_in,
+        "left_running": left,
+        "threads_files_and_children_before": before,
+        "threads_files_and_children_after": after,
+        "seconds_from_kill_to_recovery": {
+            driver: {
+                "kills": len(some),
+                "median": round(statistics.median(some), 2),
+                "most": round(max(some), 2),
+            }
+            for driver, some in seconds.items()
+            if some
+        },
     }
     _keep("workers", figures)
-    assert events["Failed"] == events["Recovered"] == kills, "an event was lost"
-    assert not figures["left_running"], "a process was left"
+    if told["Failed"] != kills or told["Recovered"] != kills:
+        raise Lost("a kill was not told, or told twice")
+    if told["Attached"] != plugged_in or told["Detached"]:
+        raise Lost("devices that nobody touched came or went")
+    if left or any(more > less for more, less in zip(after, before, strict=True)):
+        raise Lost("a process, a thread or an open file was left")
 
 
-def _await(supervisor: Supervisor, kind: type[Event], events: Counter[str]) -> None:
+def _opened(supervisor: Supervisor, place: DevicePlace) -> OpenDevice | OpenReader:
+    reads_cards = place.driver.name == "pcsc"
+    return (supervisor.open_reader if reads_cards else supervisor.open)(place.driver.name, place.device)
+
+
+def _used(person: ThreadPoolExecutor, device: OpenDevice | OpenReader, place: DevicePlace) -> "Future[None]":
+    """A call that goes on; one that is refused because the last still ends is made again."""
+
+    def use() -> None:
+        if isinstance(device, OpenReader):
+            device.connect(PATIENCE)
+        elif place.waits:
+            device.capture(replace(place.spec, seconds=PATIENCE))
+        else:
+            for _ in device.preview(place.spec):
+                pass
+
+    until = time.monotonic() + PATIENCE
+    _running(device)
+    while time.monotonic() < until:
+        call = person.submit(use)
+        wait([call], 0.5)
+        if not call.done():
+            return call
+    raise Lost(f"{place.device} cannot be used: {call.exception()}")
+
+
+def _await(supervisor: Supervisor, kind: type[_Told], told: Counter[str]) -> _Told:
     while True:
         event = supervisor.events.get(timeout=120)
-        events[type(event).__name__] += 1
+        told[type(event).__name__] += 1
         if isinstance(event, kind):
-            return
+            return event
 
 
-def _running(device: OpenDevice) -> int:
-    """The process of an open device, started anew where it was ended."""
-    device.worker.opened()
-    assert device.worker.pid
-    return device.worker.pid
+def _running(device: OpenDevice | OpenReader) -> int:
+    """The process of an open device, started anew where it ended; a stack may need a moment until it can."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            device.worker.opened()
+        except DeviceStuck:
+            raise
+        except DeviceError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            assert device.worker.pid
+            return device.worker.pid
+
+
+def _of_sessions(pids: set[int]) -> int:
+    """How many processes run that these started: each began a session of its own."""
+    stats = [text_of(path).rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
+    return sum(int(fields[3]) in pids for fields in stats if fields)
 
 
 def _pid(supervisor: Supervisor, driver: str) -> int:
