@@ -86,24 +86,29 @@ def signature(folder: Path) -> Iterator[DevicePlace]:
     pad = folder / "pad"
     pad.mkdir()
     unplug, replug = _cable(pad)
-    done = threading.Event()
+    done, writing = threading.Event(), threading.Thread()
 
     def sign() -> None:
-        nonlocal done
-        done = threading.Event()
-        threading.Thread(target=write, args=(done,), daemon=True).start()
+        nonlocal writing
+        done.clear()
+        writing = threading.Thread(target=write)
+        writing.start()
 
-    def write(done: threading.Event) -> None:
+    def write() -> None:
         while not done.wait(0.4):  # what lies there when a capture begins is not its
             ink = "<ink><trace>0 0, 40 30, 80 0</trace><trace>0 40, 80 40</trace></ink>"
             (pad / f"{uuid.uuid4()}.inkml").write_text(ink)
 
+    def withdraw() -> None:
+        done.set()
+        if writing.is_alive():
+            writing.join()
+
     driver = SignatureDriver((pad,))
     try:
-        spec = CaptureSpec(seconds=10)
-        yield DevicePlace(driver, str(pad), spec, sign, lambda: done.set(), unplug, replug)
+        yield DevicePlace(driver, str(pad), CaptureSpec(seconds=10), sign, withdraw, unplug, replug)
     finally:
-        done.set()
+        withdraw()
 
 
 def _cable(path: Path) -> tuple[Callable[[], None], Callable[[], None]]:
