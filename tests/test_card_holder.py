@@ -1,10 +1,12 @@
 """Whether somebody is the holder of a card."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
+from benchmarks.encounters import made_up_nik
 from benchmarks.population import impression, person
 from benchmarks.synthetic_faces import capture, face
 from capture.errors import RecordRefused
@@ -16,8 +18,12 @@ from capture.formats.minutiae_record import RecordFormat
 from capture.formats.minutiae_template import card_of, record_of
 from capture.sample import FingerPosition
 from devices.ektp import Ektp
+from devices.frame import DeviceKind
 from matching.errors import NotCalibrated
 from matching.fingerprint.calibration import FMR_1E2, FMR_1E3
+from rekam.errors import WrongState
+from rekam.exchange import MissingReason
+from rekam.session import FACE, Began, Entry, Session, entry_bytes, read_entry
 from rekam.station.card_holder import (
     Doubt,
     Holder,
@@ -25,7 +31,9 @@ from rekam.station.card_holder import (
     card_finger,
     verify_holder,
 )
+from rekam.station.examiner import PipelineExaminer
 
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
 INDEXES = (FingerPosition.RIGHT_INDEX, FingerPosition.LEFT_INDEX)
 
 
@@ -140,3 +148,21 @@ def test_a_score_counts_for_what_both_calibrations_support() -> None:
     assert verdict.finger.llr == pytest.approx(min(one.llr(score, fewer) for one in both) - np.log10(2))
     assert verdict.finger.fmr == max(one.fmr(score) for one in both)
     assert all(one.impostor_pairs > 50_000 for one in both)
+
+
+def test_an_encounter_of_a_card_is_not_sealed_before_its_holder_was_seen() -> None:
+    entries: list[Entry] = []
+    began = Began("e1", made_up_nik(1), "Sari", (DeviceKind.FACE,), NOW, card=True)
+    session = Session.begin(began, PipelineExaminer(), entries.append)
+    session.declare(FACE, MissingReason.NOT_CAPTURED)
+    with pytest.raises(WrongState, match="holder of the card"):
+        session.seal()
+    session.keep_holder("uncertain", overruled=True)
+    # What changes who was captured has to be compared anew.
+    session.discard(FACE)
+    session.declare(FACE, MissingReason.NOT_CAPTURED)
+    with pytest.raises(WrongState, match="holder of the card"):
+        Session(entries, PipelineExaminer(), entries.append).seal()
+    session.keep_holder("uncertain", overruled=True)
+    kept = [read_entry(entry_bytes(entry)) for entry in entries]
+    assert Session(kept, PipelineExaminer(), entries.append).seal() == session.seal()

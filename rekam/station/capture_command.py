@@ -63,9 +63,10 @@ def capture_command(
 
     if [bool(nik), card, bool(resume)].count(True) != 1:
         raise InvalidRequest([("", "give either a NIK, --card or --resume")])
+    operator = operator or getpass.getuser()
     with opened_outbox(station) as (box, examiner, settings):
         if operator_samples is not None:
-            _keep_operator(box, examiner, operator_samples)
+            _keep_operator(box, examiner, operator, operator_samples)
         read = _read(station) if card else None
         if read is not None and read.demographics is not None:
             nik, birth_date = read.demographics.nik, read.demographics.birth_date.isoformat()
@@ -77,6 +78,8 @@ def capture_command(
         finished = session.sealed is not None
         if not finished:
             session.widen(settings.captures)
+            if warning := box.operator_warning(session):
+                err.print(f"{warning} (--operator-samples)", highlight=False, markup=False)
             terminal = Terminal(out, unattended=True if unattended else None)
             finished = _attended(session, examiner, station, terminal)
             if finished and session.began.card and session.holder is None:
@@ -176,7 +179,7 @@ def _begun(
         Began(
             name=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(8)}",
             nik=number.digits,
-            operator=operator or getpass.getuser(),
+            operator=operator,
             kinds=settings.captures,
             at=now,
             birth_date="" if born is None else born.isoformat(),
@@ -202,7 +205,7 @@ def _attended(
     return finished
 
 
-def _keep_operator(box: "Outbox", examiner: "PipelineExaminer", folder: Path) -> None:
+def _keep_operator(box: "Outbox", examiner: "PipelineExaminer", operator: str, folder: Path) -> None:
     from rekam.client import sample_files
     from rekam.session import place_at
 
@@ -212,8 +215,8 @@ def _keep_operator(box: "Outbox", examiner: "PipelineExaminer", folder: Path) ->
         if template is None:
             raise InvalidRequest([("operator-samples", f"{file.path.name} shows nothing to recognise")])
         templates.append(template)
-    box.enrol_operator(templates)
-    out.print(f"the operator's own {len(templates)} are known to the spool", highlight=False)
+    box.enrol_operator(operator, templates)
+    out.print(f"{len(templates)} of the operator {operator} are known here", highlight=False, markup=False)
 
 
 def _write_picture(session: "Session", path: Path) -> None:

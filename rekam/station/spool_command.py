@@ -70,9 +70,8 @@ def opened_outbox(
     """The spool of a station, opened; what was repaired or damaged is said."""
     from rekam.session import Params
     from rekam.spool import Spool
-    from rekam.station.examiner import PipelineExaminer
     from rekam.station.outbox import Outbox
-    from rekam.station.settings import load_station
+    from rekam.station.settings import examiner_of, load_station
 
     settings = load_station(station)
     # No option of the command: others can see those.
@@ -83,7 +82,7 @@ def opened_outbox(
     with Spool.open(settings.spool, word) as spool:
         for text in (*spool.notices, *spool.damaged.values()):
             err.print(text, highlight=False, markup=False)
-        examiner = PipelineExaminer()
+        examiner = examiner_of(settings)
         yield Outbox(spool, examiner, params), examiner, settings
 
 

@@ -83,7 +83,12 @@ class Terminal:
         onward = "finish" if step is None else "capture" if result is None else "again"
         question = ", ".join((f"[Enter] {onward}", *(f"{key} {_WORDS[key]}" for key in keys)))
         said = Prompt.ask(
-            escape(question), console=self._console, choices=["", *keys], show_choices=False, default=""
+            escape(question),
+            console=self._console,
+            choices=["", *keys],
+            show_choices=False,
+            default="",
+            show_default=False,
         )
         choice = _KEYS.get(said, Choice.AGAIN)
         if choice is Choice.MISSING:
