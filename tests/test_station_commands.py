@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -22,21 +23,26 @@ from PIL import Image
 
 from benchmarks.encounters import made_up_nik
 from benchmarks.synthetic_portraits import portrait
+from benchmarks.synthetic_prints import impression
 from benchmarks.synthetic_slaps import LEFT_FOUR, RIGHT_FOUR, Hands, Kind, drawn_slap, hands
 from devices.device import Captured, CaptureSpec, TimedOut
-from devices.ektp import Personalisation
+from devices.ektp import CardFile, Personalisation
 from devices.errors import DeviceRemoved
 from devices.frame import DeviceKind, Frame, Provenance
 from devices.position import FingerPosition
 from devices.supervisor import Supervisor
 from devices.virtual.ektp_card import EktpCard
+from devices.virtual.sbi_simulator import SLAP, FolderPictures, simulator
+from devices.virtual.sbi_simulator import Settings as SbiSettings
 from devices.virtual.test_sam import TestIssuer, TestSam
 from rekam.errors import InvalidSettings
-from rekam.session import Began, Entry, Session, Unfit, Verdict, places
+from rekam.session import Began, Entry, HolderSeen, Session, Unfit, Verdict, places, read_entry
+from rekam.spool import Spool
 from rekam.station.examiner import PipelineExaminer
 from rekam.station.settings import drivers, examiner_of, load_station
 from tests.card_places import CARD, SAM, card_table, personalisation
 from tests.conftest import ROOT
+from tests.sbi_services import identity
 from tests.service import running
 from tests.signing import signing
 from tests.test_cli import Cli, Ran
@@ -307,10 +313,10 @@ def test_the_operators_own_face_is_never_taken_for_a_citizens(
     command = ("capture", made_up_nik(1), "--station", face, "--unattended", "--no-send", "--operator")
     seen = cli(*command, "Sari", "--operator-samples", own, status=5)
     assert "The face is the operator's own face: nothing of it is kept." in seen.out
-    assert "Nothing is known" not in seen.err
+    assert "nothing is known" not in seen.err
     assert "operator's own face" in cli(*command, "Sari", status=5).out  # known from now on
     other = cli(*command, "Budi")
-    assert "Nothing is known of the operator Budi" in other.err
+    assert "operator Budi nothing is known here to compare with: face" in other.err
     assert "taken: face" in other.out
 
 
@@ -327,12 +333,38 @@ def test_either_a_nik_or_a_card_or_a_resumed_session_is_wanted(cli: Cli, station
     assert "either a NIK" in cli("capture", made_up_nik(1), "--card", "--station", station, status=1).err
 
 
+def test_ten_fingers_go_from_a_slap_scanner_to_a_decision(cli: Cli, station: Path, tmp_path: Path) -> None:
+    prints = tmp_path / "prints"
+    prints.mkdir()
+    for position, finger in person().fingers.items():
+        name = f"{position.words.replace(' ', '_')}.png"
+        Image.fromarray(impression(finger, int(position))).save(prints / name, dpi=(500, 500))
+    root = tmp_path / "root.pem"
+    root.write_bytes(identity().root)
+    picture = tmp_path / "seen.png"
+    with (
+        simulator(SbiSettings(identity(), (SLAP,), FolderPictures(prints))) as port,
+        running(tmp_path / "data", extractor="fast") as service,
+    ):
+        desk = changed(station, 'captures = ["fingerprint"]')
+        with desk.open("a") as text:
+            text.write(f'\n[sbi]\nroots = ["{root}"]\nenvironment = "Staging"\n')
+            text.write(f"first_port = {port}\nlast_port = {port}\n")
+        command = ("capture", made_up_nik(3), "--station", desk, "--unattended", "--picture", picture)
+        ran = cli(*command, "--server", service.server.address)
+        assert "right four fingers (right index, right middle, right ring, right little) on" in ran.out
+        assert "UNIQUE: " in ran.out
+        assert service.stats().fingers == 10
+    with Image.open(picture) as image:
+        assert np.array(image).std() > 20
+
+
 # Slaps --------------------------------------------------------------------------------------------------
 
 
 @cache
 def person() -> Hands:
-    return hands(3, RIGHT_FOUR + LEFT_FOUR)
+    return hands(3)
 
 
 def slap(positions: tuple[int, ...], seed: int = 1) -> NDArray[np.uint8]:
@@ -425,22 +457,94 @@ def test_the_driver_of_the_page_works_in_a_process_of_its_own(
             device.capture(CaptureSpec((FingerPosition.RIGHT_INDEX,), seconds=5))
 
 
-# rekam card ---------------------------------------------------------------------------------------------
+# rekam card, and rekam capture --card ----------------------------------------------------------------------
+
+
+@cache
+def photo(quality: int = 90) -> bytes:
+    small = cv2.resize(portrait(1)[..., ::-1], (240, 320), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", small, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
+
+
+def card_of(issuer: TestIssuer, nik: str = "3273014107900001") -> EktpCard:
+    holder = personalisation()
+    demographics = replace(holder.demographics, nik=nik)
+    return EktpCard.personalised(
+        issuer, Personalisation(photo(), demographics, holder.signature, holder.minutiae)
+    )
+
+
+def exchanged(card: EktpCard) -> EktpCard:
+    """The same card with another photo of the same person: its digital signature is not good."""
+    card.files[CardFile.PHOTO] = bytearray(len(photo(60)).to_bytes(2, "big") + photo(60))
+    return card
+
+
+def card_station(station: Path, captures: str) -> Path:
+    file = changed(station, f'captures = ["{captures}"]')
+    with file.open("a") as text:
+        text.write(f'\n[cards]\nsam_slot = "{SAM}"\n')
+    return file
+
+
+def test_a_card_that_proves_nothing_stops_and_is_asked_for_again(
+    cli: Cli, station: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer = TestIssuer()
+    monkeypatch.setenv("REKAM_SAM_CODE", issuer.code.hex())
+    options = ("--station", card_station(station, "face"), "--unattended", "--no-send")
+    with card_table() as table:
+        table.sam.insert(TestSam(issuer))
+        table.card.insert(exchanged(card_of(issuer)))
+        doubted = cli("capture", "--card", *options, status=5)
+        assert re.search(r"holder of the card: uncertain .*card unverified", doubted.out)
+        resume = ("capture", "--resume", stopped(doubted), *options)
+        table.card.remove()
+        table.card.insert(card_of(issuer, made_up_nik(2)))
+        assert "another card" in cli(*resume, status=1).err
+        table.card.remove()
+        table.card.insert(card_of(issuer))
+        known = cli(*resume)
+        assert "put the e-KTP on the reader" in known.out
+        assert "holder of the card: holder" in known.out
+    assert "waiting" in cli("spool", "list", "--station", station).out
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y", 0), ("n", 5)])
+def test_only_the_operator_overrules_a_card_and_that_is_kept(
+    cli: Cli,
+    station: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keyboard: Callable[[str], None],
+    signer: None,
+    answer: str,
+    status: int,
+) -> None:
+    issuer = TestIssuer()
+    monkeypatch.setenv("REKAM_SAM_CODE", issuer.code.hex())
+    with card_table() as table:
+        table.sam.insert(TestSam(issuer))
+        table.card.insert(card_of(issuer))
+        keyboard(f"\n\n{answer}\n")  # capture, finish, and go on all the same or not
+        ran = cli(
+            "capture", "--card", "--station", card_station(station, "signature"), "--no-send", status=status
+        )
+    assert "nothing to compare" in ran.out
+    with Spool.open(station.parent / "spool", "kopi susu") as spool:
+        [name] = (name for name in spool.names if name.startswith("2"))
+        entries = [read_entry(record) for record in spool.records(name)]
+    assert [entry.overruled for entry in entries if isinstance(entry, HolderSeen)] == [True] * (status == 0)
 
 
 def test_a_card_is_read_with_and_without_a_sam(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issuer = TestIssuer()
-    small = cv2.resize(portrait(1)[..., ::-1], (240, 320), interpolation=cv2.INTER_AREA)
-    photo = cv2.imencode(".jpg", small)[1].tobytes()
-    holder = personalisation()
-    content = Personalisation(photo, holder.demographics, holder.signature, holder.minutiae)
     free, whole = tmp_path / "free.toml", tmp_path / "whole.toml"
     free.write_text("[cards]\n")
     whole.write_text(f'[cards]\nsam_slot = "{SAM}"\n')
     with card_table() as table:
-        table.card.insert(EktpCard.personalised(issuer, content))
+        table.card.insert(card_of(issuer))
         table.sam.insert(TestSam(issuer))
         said = json.loads(cli("card", "read", "--station", free, "--reader", CARD, "--json").out)
         assert set(said) == {"uid", "photo"}
