@@ -10,9 +10,11 @@ both sides show a certificate. One connection is one session with one module.
 """
 
 import contextlib
+import errno
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from typing import Protocol
 
 from devices.device import CardReader, TimedOut
 from devices.errors import (
-    DeviceBusy,
+    DeviceError,
     DeviceProtocolError,
     DeviceRemoved,
     DeviceUnavailable,
@@ -133,7 +135,7 @@ class SamServer:
     """Where a remote SAM is, and what both sides are known by, PEM files.
 
     `authority`: who signed the server's certificate; its name must be `host`. `certificate`, `key`: our own.
-    `seconds`: for connecting, and for every answer.
+    `seconds`: for connecting, and for every answer, the whole of it.
     """
 
     host: str
@@ -148,8 +150,8 @@ class SamServer:
 def remote_sam(server: SamServer, code: bytes) -> Iterator[ApduSam]:
     """A SAM over the network, opened; the session ends with the connection.
 
-    Raises `DeviceUntrusted` where a certificate does not hold, `DeviceUnavailable` where nobody answers or a
-    file is missing, `DeviceBusy` where the module serves another terminal; `DeviceRemoved` when it goes away.
+    Raises `DeviceUntrusted` where a certificate does not hold, `DeviceUnavailable` where nobody answers, as
+    while the module serves another terminal, or a file is missing; `DeviceRemoved` when it goes away.
     """
     try:
         context = ssl.create_default_context(cafile=server.authority)
@@ -170,7 +172,7 @@ def remote_sam(server: SamServer, code: bytes) -> Iterator[ApduSam]:
         except OSError as error:
             raise DeviceUnavailable(f"{where} does not answer: {error}") from error
         with connection:
-            yield ApduSam(_over(connection, where), code)
+            yield ApduSam(_over(connection, where, server.seconds), code)
 
 
 def serve_sam(
@@ -178,29 +180,34 @@ def serve_sam(
     context: ssl.SSLContext,
     session: Callable[[], contextlib.AbstractContextManager[Callable[[bytes], bytes]]],
     seconds: float = 60.0,
+    handshake_seconds: float = 5.0,
 ) -> None:
     """Lend a SAM to one terminal after another, until `listening` is closed.
 
     `context`: of a server that demands the terminals' certificates. `session` powers the module up and gives
-    its `transmit`, and powers it down. A terminal that says nothing for `seconds` loses it.
+    its `transmit`, and powers it down. A terminal that gives no whole command for `seconds` loses it, and one
+    that does not prove who it is within `handshake_seconds` does not get it.
     """
     while True:
         try:
             plain, _ = listening.accept()
-        except OSError:
-            return
-        with plain, contextlib.suppress(OSError, DeviceRemoved, DeviceBusy, DeviceProtocolError):
-            plain.settimeout(seconds)
+        except OSError as error:
+            if error.errno in (errno.EBADF, errno.EINVAL):  # closed, or shut down
+                return
+            time.sleep(0.1)  # a connection given up again, or no descriptor free now
+            continue
+        with plain, contextlib.suppress(OSError, DeviceError):
+            plain.settimeout(handshake_seconds)
             with context.wrap_socket(plain, server_side=True) as connection, session() as transmit:
-                while (command := _message(connection)) is not None:
-                    _send(connection, transmit(command))
+                while (command := _message(connection, seconds)) is not None:
+                    _send(connection, transmit(command), seconds)
 
 
-def _over(connection: ssl.SSLSocket, where: str) -> Callable[[bytes], bytes]:
+def _over(connection: ssl.SSLSocket, where: str, seconds: float) -> Callable[[bytes], bytes]:
     def transmit(command: bytes) -> bytes:
         try:
-            _send(connection, command)
-            answer = _message(connection)
+            _send(connection, command, seconds)
+            answer = _message(connection, seconds)
         except ssl.SSLError as error:
             # With TLS 1.3 the server's refusal of our certificate comes with its first answer.
             raise DeviceUntrusted(f"{where} refuses us: {error}") from error
@@ -213,19 +220,25 @@ def _over(connection: ssl.SSLSocket, where: str) -> Callable[[bytes], bytes]:
     return transmit
 
 
-def _send(connection: ssl.SSLSocket, message: bytes) -> None:
+def _send(connection: ssl.SSLSocket, message: bytes, seconds: float) -> None:
+    connection.settimeout(seconds)
     connection.sendall(struct.pack(">H", len(message)) + message)
 
 
-def _message(connection: ssl.SSLSocket) -> bytes | None:
-    """One message; None when the other side closed the connection."""
-    head = _exactly(connection, 2)
-    return None if head is None else _exactly(connection, struct.unpack(">H", head)[0])
+def _message(connection: ssl.SSLSocket, seconds: float) -> bytes | None:
+    """One message, the whole of it in time; None when the other side closed the connection."""
+    until = time.monotonic() + seconds
+    head = _exactly(connection, 2, until)
+    return None if head is None else _exactly(connection, struct.unpack(">H", head)[0], until)
 
 
-def _exactly(connection: ssl.SSLSocket, count: int) -> bytes | None:
+def _exactly(connection: ssl.SSLSocket, count: int, until: float) -> bytes | None:
     data = b""
     while len(data) < count:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no whole message in time")
+        connection.settimeout(left)
         part = connection.recv(count - len(data))
         if not part:
             return None

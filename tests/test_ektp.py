@@ -1,8 +1,10 @@
 """The e-KTP: read through a real pcscd, with the SAM in the second slot or behind a network."""
 
+import errno
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -32,6 +34,7 @@ from devices.errors import (
     DeviceError,
     DeviceProtocolError,
     DeviceRemoved,
+    DeviceStuck,
     DeviceUnavailable,
     DeviceUntrusted,
 )
@@ -359,24 +362,44 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tu
     return certificate
 
 
-@contextmanager
-def lent(
-    transmit: Callable[[bytes], bytes], certificates: Callable[[str], tuple[Path, Path]]
-) -> Iterator[SamServer]:
-    """A SAM lent over TLS by a thread."""
-    authority, _ = certificates("authority")
+def lender(certificates: Callable[[str], tuple[Path, Path]]) -> ssl.SSLContext:
+    """What a server that lends a SAM is known by."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(*certificates("server"))
-    context.load_verify_locations(authority)
+    context.load_verify_locations(certificates("authority")[0])
+    return context
+
+
+class Exhausted(socket.socket):
+    """Cannot accept at first, as where every descriptor is taken."""
+
+    exhausted = True
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self.exhausted:
+            self.exhausted = False
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+@contextmanager
+def lent(
+    transmit: Callable[[bytes], bytes],
+    certificates: Callable[[str], tuple[Path, Path]],
+    handshake_seconds: float = 5.0,
+) -> Iterator[SamServer]:
+    """A SAM lent over TLS by a thread."""
+    authority, context = certificates("authority")[0], lender(certificates)
 
     @contextmanager
     def session() -> Iterator[Callable[[bytes], bytes]]:
         yield transmit
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve_sam, args=(listening, context, session, 5.0))
+    with Exhausted(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listening:
+        lending = (listening, context, session, 2 * PATIENCE, handshake_seconds)
+        thread = threading.Thread(target=serve_sam, args=lending)
         thread.start()
         port = listening.getsockname()[1]
         try:
@@ -447,3 +470,56 @@ def test_a_remote_sam_that_goes_away_is_removed(
         pytest.raises(DeviceRemoved),
     ):
         read(card, far)
+
+
+@pytest.mark.parametrize("fault", [DeviceUnavailable, DeviceStuck, DeviceUntrusted])
+def test_a_sam_that_failed_one_terminal_is_lent_to_the_next(
+    fault: type[DeviceError], issuer: TestIssuer, certificates: Callable[[str], tuple[Path, Path]]
+) -> None:
+    sam, failures = TestSam(issuer), [fault("the service was started anew")]
+
+    def failing(command: bytes) -> bytes:
+        if failures:
+            raise failures.pop()
+        return sam.answer(command)
+
+    with lent(failing, certificates) as server:
+        with pytest.raises(DeviceRemoved), remote_sam(server, issuer.code):
+            pass
+        with remote_sam(server, issuer.code) as far:
+            far.reset()
+
+
+def test_who_does_not_say_who_he_is_holds_up_nobody_for_long(
+    issuer: TestIssuer, certificates: Callable[[str], tuple[Path, Path]]
+) -> None:
+    with (
+        lent(TestSam(issuer).answer, certificates, handshake_seconds=0.5) as server,
+        socket.create_connection((server.host, server.port)) as silent,
+    ):
+        silent.sendall(b"\x16")  # the beginning of a handshake
+        with remote_sam(replace(server, seconds=PATIENCE), issuer.code) as far:
+            far.reset()
+
+
+def test_an_answer_that_trickles_ends_at_the_deadline(
+    certificates: Callable[[str], tuple[Path, Path]],
+) -> None:
+    """Every byte comes in time, and at the end it would have been a good answer."""
+
+    def trickle(listening: socket.socket) -> None:
+        with suppress(OSError):
+            plain, _ = listening.accept()
+            with lender(certificates).wrap_socket(plain, server_side=True) as connection:
+                for byte in b"\x00\x14" + bytes(18) + b"\x90\x00":
+                    connection.sendall(bytes([byte]))
+                    time.sleep(0.3)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=trickle, args=(listening,))
+        thread.start()
+        port, authority = listening.getsockname()[1], certificates("authority")[0]
+        server = SamServer("127.0.0.1", port, authority, *certificates("terminal"), seconds=3.0)
+        with pytest.raises(DeviceRemoved, match="time"), remote_sam(server, b""):
+            pass
+        thread.join()
