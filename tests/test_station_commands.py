@@ -283,6 +283,22 @@ def test_a_birth_date_that_is_not_the_niks_is_said(cli: Cli, station: Path, sign
     assert "differs" not in cli(*command, "1990-07-01").err
 
 
+def test_what_the_service_refused_as_missing_is_captured_after_all(
+    cli: Cli, station: Path, tmp_path: Path, signer: None
+) -> None:
+    narrow = changed(station, 'captures = ["signature"]')
+    with running(tmp_path / "data", required_modalities=["face"]) as service:
+        options = ("--unattended", "--server", service.server.address, "--station")
+        refused = cli("capture", made_up_nik(1), *options, narrow, status=1)
+        name = re.search(r"refused: (\S+):", refused.out)
+        assert name is not None
+        again = cli("capture", "--resume", name[1], *options, station, status=2)
+        assert "taken: face" in again.out
+        assert "taken: signature" not in again.out  # it was there already
+        assert "REVIEW" in again.out
+        assert service.stats().faces == 1
+
+
 def test_an_office_judges_by_a_measure_of_its_own(
     cli: Cli, station: Path, tmp_path: Path, signer: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
