@@ -513,6 +513,7 @@ def test_a_card_that_proves_nothing_stops_and_is_asked_for_again(
         table.sam.insert(TestSam(issuer))
         table.card.insert(exchanged(card_of(issuer)))
         doubted = cli("capture", "--card", *options, status=5)
+        assert "signature of the card is not good" in doubted.err
         assert re.search(r"holder of the card: uncertain .*card unverified", doubted.out)
         resume = ("capture", "--resume", stopped(doubted), *options)
         table.card.remove()

@@ -105,6 +105,8 @@ def _read(station: Path | None) -> "Ektp":
         read = read_card(supervisor, station)
     if read.demographics is None:
         raise InvalidRequest([("--card", "without a SAM a card does not tell its NIK")])
+    if not read.signed:
+        err.print("the digital signature of the card is not good: it proves nothing", highlight=False)
     return read
 
 
