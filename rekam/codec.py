@@ -48,6 +48,7 @@ from rekam.store import (
     Counts,
     EncounterState,
     Resolution,
+    SignatureRecord,
     SubjectRecord,
 )
 from rekam.v1 import (
@@ -221,6 +222,7 @@ def _presentation(
         missing_eyes=_missing_eyes(request.missing_eyes, faults),
         missing_face=_reason(request.missing_face, "missing_face", faults),
         signature=request.signature or None,
+        missing_signature=_reason(request.missing_signature, "missing_signature", faults),
     )
 
 
@@ -461,6 +463,16 @@ def write_encounter(recorded: Recorded) -> types_pb2.Encounter:
             for m in recorded.missing_eyes
         ],
         missing_face=_missing_reason(recorded.missing_face),
+    )
+
+
+def write_signed(recorded: Recorded, signed: SignatureRecord | None) -> enrollment_pb2.GetEncounterResponse:
+    """An encounter with its signature, or why it has none."""
+    image, missing = (None, None) if signed is None else (signed.image, signed.missing)
+    return enrollment_pb2.GetEncounterResponse(
+        encounter=write_encounter(recorded),
+        signature=image or b"",
+        missing_signature=_missing_reason(None if missing is None else MissingReason(missing)),
     )
 
 

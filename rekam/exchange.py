@@ -67,8 +67,8 @@ class Presented:
 class Presentation:
     """One encounter as handed in. `digest` stands for the whole content, for recognising a retry.
 
-    `missing_face` is None where the face was not declared missing; `signature`, an image, where there is
-    none.
+    `missing_face` is None where the face was not declared missing, `signature`, an image, where there is
+    none, and `missing_signature` where nobody said why.
     """
 
     request_id: str
@@ -78,6 +78,7 @@ class Presentation:
     missing_eyes: tuple[MissingEye, ...] = ()
     missing_face: MissingReason | None = None
     signature: bytes | None = None
+    missing_signature: MissingReason | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from rekam.exchange import (
     RecordedIris,
     StoredSample,
 )
-from rekam.store import EncounterRecord, MissingRecord, Reader, SampleRecord
+from rekam.store import EncounterRecord, MissingRecord, Reader, SampleRecord, SignatureRecord
 
 EVIDENCE = TypeAdapter(Evidence)
 """How the evidence of a decision is written into its encounter."""
@@ -48,6 +48,13 @@ def missing_records(presentation: Presentation) -> list[MissingRecord]:
     if presentation.missing_face is not None:
         records.append(MissingRecord(None, presentation.missing_face))
     return records
+
+
+def signature_record(presentation: Presentation) -> SignatureRecord | None:
+    """The signature, or why there is none, as the store keeps it; None where nothing was said."""
+    if presentation.signature is None and presentation.missing_signature is None:
+        return None
+    return SignatureRecord(presentation.signature, presentation.missing_signature)
 
 
 def recorded(reader: Reader, encounter: EncounterRecord) -> Recorded:

@@ -163,7 +163,7 @@ missing_sample = Table(
     ),
 )
 
-# The signature as it was sent: an image, never compared.
+# The signature as it was sent, an image, never compared; or why there is none.
 signature = Table(
     "signature",
     metadata,
@@ -174,7 +174,9 @@ signature = Table(
         primary_key=True,
         autoincrement=False,
     ),
-    Column("image", LargeBinary, nullable=False),
+    Column("image", LargeBinary),
+    Column("missing", Words),
+    CheckConstraint("(image IS NULL) = (missing IS NOT NULL)", name="image_or_reason"),
 )
 
 cases = Table(

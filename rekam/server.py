@@ -315,10 +315,7 @@ class EnrollmentService(_Service, enrollment_pb2_grpc.EnrollmentServiceServicer)
     ) -> enrollment_pb2.GetEncounterResponse:
         """Return a recorded encounter."""
         recorded = self.workflow.encounter(codec.read_id(request.encounter_id, "encounter_id"))
-        signature = self.workflow.signature(recorded.encounter_id)
-        return enrollment_pb2.GetEncounterResponse(
-            encounter=codec.write_encounter(recorded), signature=signature or b""
-        )
+        return codec.write_signed(recorded, self.workflow.signature(recorded.encounter_id))
 
     def DeleteSubject(  # noqa: N802
         self, request: enrollment_pb2.DeleteSubjectRequest, context: grpc.ServicerContext

@@ -286,8 +286,9 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """The service recorded nothing and asks for something once more."""
+    """The service recorded nothing and asks for these places once more."""
 
+    again: tuple[Place, ...]
     advice: tuple[str, ...]
     entry: Literal["reopened"] = "reopened"
 
@@ -450,9 +451,12 @@ class Session:
             return Result(Verdict.OPERATOR, asked, own, seen, self._tries)
         if twice := self._twice(forms):
             return Result(Verdict.SAME, asked, twice, seen, self._tries)
-        # 3. The best of several, each place by itself.
+        # 3. The best of several, each place by itself, of captures that agree which is which.
         if set(self._best) != set(asked):
             self._best, self._tries = {}, 0
+        if crossed := self._crossed(forms):
+            self._best, self._tries = {}, 0  # nobody knows which of the captures has the names right
+            return Result(Verdict.SAME, asked, crossed, seen)
         self._tries += 1
         for one in seen:
             before = self._best.get(one.place)
@@ -529,30 +533,25 @@ class Session:
         """The service recorded nothing and wants these places once more. Raises `WrongState`."""
         if self._sealed is None:
             raise WrongState("the session was not sent")
-        self._add(Reopened(tuple(advice)))
-        for place in again:
-            if place in self._taken:
-                self._add(Discarded(place.kind, place.code))
+        self._add(Reopened(tuple(place for place in again if place in self._taken), tuple(advice)))
 
     def _add(self, entry: Entry) -> None:
         self._keep(entry)
         self._apply(entry)
 
     def _apply(self, entry: Entry) -> None:
-        if isinstance(entry, Taken | Discarded):
-            self.holder = None
         match entry:
             case Taken():
                 place = entry.place
                 self._taken[place] = entry
                 self._declared.pop(place, None)
+                self.holder = None
                 if entry.template:
                     self._forms[place] = _form(read_template(place.position, entry.template))
             case Declared():
                 self._declared[Place(entry.kind, entry.code)] = entry.reason
             case Discarded():
-                for kept in (self._taken, self._forms, self._declared):
-                    kept.pop(Place(entry.kind, entry.code), None)
+                self._drop(Place(entry.kind, entry.code))
             case HolderSeen():
                 self.holder = entry
             case Widened():
@@ -564,10 +563,17 @@ class Session:
             case Reopened():
                 self.refused = None
                 self._sealed, self.advice = None, entry.advice
+                for place in entry.again:
+                    self._drop(place)
             case Began():
                 raise SpoolDamaged("a session begins twice")
         if not isinstance(entry, Sealed | Reopened):
             self._best, self._tries = {}, 0
+
+    def _drop(self, place: Place) -> None:
+        for kept in (self._taken, self._forms, self._declared):
+            kept.pop(place, None)
+        self.holder = None
 
     def _require_open(self) -> None:
         if self._sealed is not None:
@@ -611,6 +617,16 @@ class Session:
                     said.append(f"The {place.words} is the same as the {other.words}, which {when}.")
         return tuple(said)
 
+    def _crossed(self, forms: dict[Place, Form]) -> tuple[str, ...]:
+        """Each of these against what captures before showed as another place of the same step."""
+        shown = [(p, _form(one.template)) for p, one in self._best.items() if one.template is not None]
+        return tuple(
+            f"The {place.words} is the same as the {other.words} of a capture before: show all again."
+            for place, form in forms.items()
+            for other, before in shown
+            if other != place and _same(form, before)
+        )
+
     def _request(self) -> enrollment_pb2.EnrollRequest:
         began = self.began
         request = enrollment_pb2.EnrollRequest(
@@ -633,6 +649,8 @@ class Session:
                     request.missing_eyes.append(types_pb2.MissingEye(position=code, reason=reason))
                 case None if place == FACE:
                     request.missing_face = reason
+                case None:
+                    request.missing_signature = reason
         return request
 
 

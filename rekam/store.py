@@ -136,6 +136,14 @@ class MissingRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SignatureRecord:
+    """The signature as it was sent, or else the reason why it was declared missing."""
+
+    image: bytes | None = field(default=None, repr=False)
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EncounterRecord:
     """One recording event. `subject_key` and `subject_id` are set exactly when it is enrolled.
 
@@ -242,10 +250,11 @@ class Reader:
         """The encounter with this number, or None."""
         return self._encounter(_ENCOUNTERS.where(encounter.c.seq == seq), images)
 
-    def signature(self, encounter_id: str) -> bytes | None:
-        """The signature kept with the encounter, an image, or None."""
-        kept = select(signature.c.image).join(encounter).where(encounter.c.encounter_id == encounter_id)
-        return _first(row.image for row in self._rows(kept))
+    def signature(self, encounter_id: str) -> SignatureRecord | None:
+        """The signature kept with the encounter, or why there is none; None where nothing was said."""
+        kept = select(signature.c.image, signature.c.missing).join(encounter)
+        rows = self._rows(kept.where(encounter.c.encounter_id == encounter_id))
+        return _first(SignatureRecord(row.image, row.missing) for row in rows)
 
     def subject(self, subject_id: str) -> SubjectRecord | None:
         """The live subject, or None."""
@@ -485,12 +494,12 @@ class Transaction(Reader):
         samples: Sequence[SampleRecord],
         missing: Sequence[MissingRecord] = (),
         evidence: bytes = b"",
-        signed: bytes | None = None,
+        signed: SignatureRecord | None = None,
     ) -> int:
         """A new encounter; its number, larger than any given before.
 
-        `subject_key` is set exactly where `state` is ENROLLED; `signed`: the signature. Raises `WrongState`
-        where the id exists, the subject does not, or the two disagree.
+        `subject_key` is set exactly where `state` is ENROLLED. Raises `WrongState` where the id exists, the
+        subject does not, or the two disagree.
         """
         [seq] = self._insert(
             encounter,
@@ -543,7 +552,7 @@ class Transaction(Reader):
             ],
         )
         if signed is not None:
-            self._insert(signature, {"encounter_seq": seq, "image": signed})
+            self._insert(signature, {"encounter_seq": seq, "image": signed.image, "missing": signed.missing})
         if state.searchable:
             self._record(ChangeKind.ADD, seq, subject_key)
         return seq
@@ -596,7 +605,9 @@ class Transaction(Reader):
         if before.state is not EncounterState.HELD:
             raise WrongState(f"encounter {encounter_id} is {before.state}, not held")
         self._erase(delete(sample).where(sample.c.encounter_seq == before.seq))
-        self._erase(delete(signature).where(signature.c.encounter_seq == before.seq))
+        # Why there is none is no biometric: it stays, as with fingers.
+        of = signature.c.encounter_seq == before.seq
+        self._erase(delete(signature).where(of, signature.c.image.is_not(None)))
         self._write(
             update(encounter).where(encounter.c.seq == before.seq).values(state=EncounterState.REJECTED)
         )

@@ -64,7 +64,14 @@ from rekam.index import Index, Progress, label_of
 from rekam.metrics import Metrics, Sizes, Stage
 from rekam.nik import NikWarning, parse_nik
 from rekam.position import Position
-from rekam.recorded import EVIDENCE, missing_records, recorded, sample_record, stored_sample
+from rekam.recorded import (
+    EVIDENCE,
+    missing_records,
+    recorded,
+    sample_record,
+    signature_record,
+    stored_sample,
+)
 from rekam.store import (
     CaseRecord,
     CaseState,
@@ -74,6 +81,7 @@ from rekam.store import (
     EncounterState,
     Reader,
     Resolution,
+    SignatureRecord,
     Store,
     SubjectRecord,
     Transaction,
@@ -200,7 +208,7 @@ class Workflow:
             require_complete(presentation, [s.position for s in presentation.samples], required)
             with self._store.read() as reader:
                 whose(reader)
-            _require_image(presentation.signature)
+            _require_signature(presentation)
             with self._turn(check):
                 captured = self._captured(presentation.samples, check)
                 # Once more: templates may tell positions that the samples did not.
@@ -312,7 +320,7 @@ class Workflow:
             samples=[sample_record(c, keep_image=self._settings.keep_images) for c in searched.captured],
             missing=missing_records(presentation),
             evidence=EVIDENCE.dump_json(evidence),
-            signed=presentation.signature,
+            signed=signature_record(presentation),
         )
         if not decision.enrolled:
             t.add_case(_new_id("c"), encounter_id, now)
@@ -486,8 +494,8 @@ class Workflow:
         with self._store.read() as reader:
             return recorded(reader, _found(reader.encounter(encounter_id), "encounter", encounter_id))
 
-    def signature(self, encounter_id: str) -> bytes | None:
-        """The signature that was sent with an encounter; None where there is none."""
+    def signature(self, encounter_id: str) -> SignatureRecord | None:
+        """The signature that was sent with an encounter, or why none was; None where nothing was said."""
         with self._store.read() as reader:
             return reader.signature(encounter_id)
 
@@ -637,11 +645,14 @@ def _is(person: Person, subject: SubjectRecord | None) -> bool:
     return subject is not None and person.subject_id == subject.subject_id
 
 
-def _require_image(signature: bytes | None) -> None:
-    """A signature is an image, where there is one. Raises `InvalidRequest`."""
+def _require_signature(presentation: Presentation) -> None:
+    """A signature is an image, or declared missing, or neither. Raises `InvalidRequest`."""
+    if presentation.signature is None:
+        return
+    if presentation.missing_signature is not None:
+        raise InvalidRequest([("missing_signature", "presented and declared missing: the signature")])
     try:
-        if signature is not None:
-            check_signature(signature)
+        check_signature(presentation.signature)
     except ImageRefused as error:
         raise InvalidRequest([("signature", str(error))]) from error
 

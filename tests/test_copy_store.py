@@ -20,6 +20,7 @@ from rekam.store import DATABASE, Store
 from rekam.v1 import case_pb2, enrollment_pb2, gallery_pb2, identification_pb2, types_pb2
 from tests.places import Place, PostgresServer
 from tests.service import Service, fingers, recorded, running
+from tests.test_kept_signatures import signature
 from tests.test_store import NOON, enrol, hold
 from tests.test_store import fingers as prints
 
@@ -98,9 +99,12 @@ def test_the_service_answers_the_same_from_the_copy(
 ) -> None:
     data = tmp_path / "data"
     first = enroll_request("once", made_up_nik(0), fingers(0))
+    first.signature = signature(60)
+    unsigned = enroll_request("unsigned", made_up_nik(1), fingers(1))
+    unsigned.missing_signature = types_pb2.MISSING_REASON_BANDAGED
     with running(data) as service:
         answer = service.client.enrollment.Enroll(first, timeout=60)
-        service.enroll(1, fingers(1))
+        recorded(service.client.enrollment.Enroll(unsigned, timeout=60))
         service.enroll(2, again(fingers(0), 1))  # held, and waits
         rejected = service.enroll(3, again(fingers(1), 2))
         resolve = case_pb2.ResolveCaseRequest(
@@ -120,6 +124,7 @@ def test_the_service_answers_the_same_from_the_copy(
     of_original, of_copy = rows(data), rows(data, url)
     assert of_copy == of_original
     assert {name for name, of in of_copy.items() if not of} == {"sample_image"}  # templates were shown
+    assert [row[1:] for row in of_copy["signature"]] == [(first.signature, None), (None, "bandaged")]
     assert said.stdout.startswith(f"{sum(map(len, of_copy.values())):,} rows copied")
 
     caplog.set_level(logging.WARNING)

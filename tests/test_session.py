@@ -478,6 +478,26 @@ def test_one_finger_in_two_places_of_a_slap_is_found() -> None:
     assert result.advice == ("The right middle is the same as the right index, which is shown beside it.",)
 
 
+@pytest.mark.parametrize("quality", [80.0, 20.0])
+def test_the_best_of_captures_with_other_names_is_not_taken_for_four_fingers(quality: float) -> None:
+    index, middle, ring, little = RIGHT_FOUR
+    shifted = instead(hands(0, seed=3), {index: middle, middle: ring, ring: little, little: THUMBS[1]})
+    weak = {p: record(FINGERPRINT, (p,), hands(0)[p].to_bytes(), quality) for p in RIGHT_FOUR}
+    weak[index] = record(FINGERPRINT, (index,), hands(0)[index].to_bytes(), 10)
+    of = session()
+    scanner = slap_scanner(Captured(records=tuple(weak.values())), shifted, shown(hands(0)))
+    assert of.capture(scanner).verdict is Verdict.AGAIN
+    result = of.capture(scanner)
+    assert (result.verdict, result.tries) == (Verdict.SAME, 0)
+    said = "The right index is the same as the right middle of a capture before: show all again."
+    assert said in result.advice
+    with pytest.raises(WrongState, match="no capture"):  # which of the two is wrong nobody knows
+        of.take_poor()
+    assert of.capture(scanner).verdict is Verdict.ACCEPTED
+    taken = {place.code: entry.template for place, entry in of.taken.items()}
+    assert taken == {p: hands(0)[p].to_bytes() for p in RIGHT_FOUR}
+
+
 def test_one_eye_shown_as_both_is_found() -> None:
     right = eye(0, RIGHT)
     as_left = IrisTemplate(right.code, right.mask, LEFT, right.quality)
@@ -518,6 +538,13 @@ def test_the_same_signature_as_anybodys_is_taken(tmp_path: Path) -> None:
     assert of.capture(other_device(DeviceKind.SIGNATURE, b"X")).verdict is Verdict.ACCEPTED
     [taken] = of.taken.values()
     assert (taken.place, taken.template) == (SIGNATURE, b"")
+
+
+def test_a_signature_is_missing_for_the_operators_reason() -> None:
+    of = session(kinds=(DeviceKind.SIGNATURE,))
+    of.declare(SIGNATURE, MissingReason.BANDAGED)
+    request = enrollment_pb2.EnrollRequest.FromString(of.seal())
+    assert (request.signature, request.missing_signature) == (b"", types_pb2.MISSING_REASON_BANDAGED)
 
 
 # Spool and sending --------------------------------------------------------------------------------------
@@ -649,6 +676,21 @@ def test_what_the_service_wants_again_reopens_the_session(tmp_path: Path) -> Non
         fill(of, person)
         [one] = box.send(over(service.client))
         assert (one.sync, one.decision) == (Sync.RECORDED, "UNIQUE")
+
+
+def test_what_is_to_be_captured_again_is_kept_at_once_or_not_at_all() -> None:
+    kept = Kept()
+    of = session(kept)
+    fill(of, hands(0))
+    before = len(kept.records)
+    again = [Place(FINGERPRINT, RIGHT_FOUR[0]), Place(FINGERPRINT, LEFT_FOUR[0])]
+    of.reopen(again, ("the service says why",))
+    assert len(kept.records) == before + 1  # no power cut falls between
+    resumed = Session(kept.entries, OfTemplates(), kept)
+    for one in (of, resumed):
+        assert one.advice == ("the service says why",)
+        assert one.sealed is None
+        assert [p for step in one.steps for p in one.open_places(step)] == again
 
 
 def test_what_the_service_refuses_stays_and_holds_up_nobody(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from rekam.faults import told_faults
 from rekam.schema import metadata
 from rekam.store import DATABASE, Store, database_in
 
-_BATCH = 100  # rows: of images some 10 MB
+_BATCH = 100  # rows: of images and signatures some 10 MB, and a hundred times the largest at most
 
 
 def copy_store(folder: Path, url: str, progress: Callable[[int, int], None]) -> int:

@@ -25,35 +25,35 @@ _sym_db = _symbol_database.Default()
 from rekam.v1 import types_pb2 as rekam_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rekam/v1/enrollment.proto\x12\x08rekam.v1\x1a\x14rekam/v1/types.proto\"\x9b\x02\n\rEnrollRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03nik\x18\x02 \x01(\t\x12!\n\x07samples\x18\x03 \x03(\x0b\x32\x10.rekam.v1.Sample\x12(\n\x07missing\x18\x04 \x03(\x0b\x32\x17.rekam.v1.MissingFinger\x12\x12\n\nbirth_date\x18\x05 \x01(\t\x12\x1a\n\x03sex\x18\x06 \x01(\x0e\x32\r.rekam.v1.Sex\x12*\n\x0cmissing_eyes\x18\x07 \x03(\x0b\x32\x14.rekam.v1.MissingEye\x12-\n\x0cmissing_face\x18\x08 \x01(\x0e\x32\x17.rekam.v1.MissingReason\x12\x11\n\tsignature\x18\t \x01(\x0c\"\x97\x02\n\rRecaptureItem\x12*\n\x08position\x18\x01 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\"\n\x07quality\x18\x02 \x01(\x0b\x32\x11.rekam.v1.Quality\x12\x30\n\x0esame_finger_as\x18\x03 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\x0e\n\x06\x61\x64vice\x18\x04 \x01(\t\x12$\n\x08modality\x18\x05 \x01(\x0e\x32\x12.rekam.v1.Modality\x12\"\n\x03\x65ye\x18\x06 \x01(\x0e\x32\x15.rekam.v1.EyePosition\x12*\n\x0bsame_eye_as\x18\x07 \x01(\x0e\x32\x15.rekam.v1.EyePosition\"3\n\tRecapture\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.rekam.v1.RecaptureItem\"o\n\x0e\x45nrollResponse\x12(\n\tencounter\x18\x01 \x01(\x0b\x32\x13.rekam.v1.EncounterH\x00\x12(\n\trecapture\x18\x02 \x01(\x0b\x32\x13.rekam.v1.RecaptureH\x00\x42\t\n\x07outcome\"+\n\x13GetEncounterRequest\x12\x14\n\x0c\x65ncounter_id\x18\x01 \x01(\t\"Q\n\x14GetEncounterResponse\x12&\n\tencounter\x18\x01 \x01(\x0b\x32\x13.rekam.v1.Encounter\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xf8\x01\n\x13\x41\x64\x64\x45ncounterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsubject_id\x18\x02 \x01(\t\x12!\n\x07samples\x18\x03 \x03(\x0b\x32\x10.rekam.v1.Sample\x12(\n\x07missing\x18\x04 \x03(\x0b\x32\x17.rekam.v1.MissingFinger\x12*\n\x0cmissing_eyes\x18\x05 \x03(\x0b\x32\x14.rekam.v1.MissingEye\x12-\n\x0cmissing_face\x18\x06 \x01(\x0e\x32\x17.rekam.v1.MissingReason\x12\x11\n\tsignature\x18\x07 \x01(\x0c\"u\n\x14\x41\x64\x64\x45ncounterResponse\x12(\n\tencounter\x18\x01 \x01(\x0b\x32\x13.rekam.v1.EncounterH\x00\x12(\n\trecapture\x18\x02 \x01(\x0b\x32\x13.rekam.v1.RecaptureH\x00\x42\t\n\x07outcome\">\n\x14\x44\x65leteSubjectRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsubject_id\x18\x02 \x01(\t\"2\n\x15\x44\x65leteSubjectResponse\x12\x19\n\x11\x65ncounters_erased\x18\x01 \x01(\r*8\n\x03Sex\x12\x13\n\x0fSEX_UNSPECIFIED\x10\x00\x12\x0e\n\nSEX_FEMALE\x10\x01\x12\x0c\n\x08SEX_MALE\x10\x02\x32\xc0\x02\n\x11\x45nrollmentService\x12;\n\x06\x45nroll\x12\x17.rekam.v1.EnrollRequest\x1a\x18.rekam.v1.EnrollResponse\x12M\n\x0cGetEncounter\x12\x1d.rekam.v1.GetEncounterRequest\x1a\x1e.rekam.v1.GetEncounterResponse\x12M\n\x0c\x41\x64\x64\x45ncounter\x12\x1d.rekam.v1.AddEncounterRequest\x1a\x1e.rekam.v1.AddEncounterResponse\x12P\n\rDeleteSubject\x12\x1e.rekam.v1.DeleteSubjectRequest\x1a\x1f.rekam.v1.DeleteSubjectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rekam/v1/enrollment.proto\x12\x08rekam.v1\x1a\x14rekam/v1/types.proto\"\xcf\x02\n\rEnrollRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03nik\x18\x02 \x01(\t\x12!\n\x07samples\x18\x03 \x03(\x0b\x32\x10.rekam.v1.Sample\x12(\n\x07missing\x18\x04 \x03(\x0b\x32\x17.rekam.v1.MissingFinger\x12\x12\n\nbirth_date\x18\x05 \x01(\t\x12\x1a\n\x03sex\x18\x06 \x01(\x0e\x32\r.rekam.v1.Sex\x12*\n\x0cmissing_eyes\x18\x07 \x03(\x0b\x32\x14.rekam.v1.MissingEye\x12-\n\x0cmissing_face\x18\x08 \x01(\x0e\x32\x17.rekam.v1.MissingReason\x12\x11\n\tsignature\x18\t \x01(\x0c\x12\x32\n\x11missing_signature\x18\n \x01(\x0e\x32\x17.rekam.v1.MissingReason\"\x97\x02\n\rRecaptureItem\x12*\n\x08position\x18\x01 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\"\n\x07quality\x18\x02 \x01(\x0b\x32\x11.rekam.v1.Quality\x12\x30\n\x0esame_finger_as\x18\x03 \x01(\x0e\x32\x18.rekam.v1.FingerPosition\x12\x0e\n\x06\x61\x64vice\x18\x04 \x01(\t\x12$\n\x08modality\x18\x05 \x01(\x0e\x32\x12.rekam.v1.Modality\x12\"\n\x03\x65ye\x18\x06 \x01(\x0e\x32\x15.rekam.v1.EyePosition\x12*\n\x0bsame_eye_as\x18\x07 \x01(\x0e\x32\x15.rekam.v1.EyePosition\"3\n\tRecapture\x12&\n\x05items\x18\x01 \x03(\x0b\x32\x17.rekam.v1.RecaptureItem\"o\n\x0e\x45nrollResponse\x12(\n\tencounter\x18\x01 \x01(\x0b\x32\x13.rekam.v1.EncounterH\x00\x12(\n\trecapture\x18\x02 \x01(\x0b\x32\x13.rekam.v1.RecaptureH\x00\x42\t\n\x07outcome\"+\n\x13GetEncounterRequest\x12\x14\n\x0c\x65ncounter_id\x18\x01 \x01(\t\"\x85\x01\n\x14GetEncounterResponse\x12&\n\tencounter\x18\x01 \x01(\x0b\x32\x13.rekam.v1.Encounter\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x32\n\x11missing_signature\x18\x03 \x01(\x0e\x32\x17.rekam.v1.MissingReason\"\xac\x02\n\x13\x41\x64\x64\x45ncounterRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsubject_id\x18\x02 \x01(\t\x12!\n\x07samples\x18\x03 \x03(\x0b\x32\x10.rekam.v1.Sample\x12(\n\x07missing\x18\x04 \x03(\x0b\x32\x17.rekam.v1.MissingFinger\x12*\n\x0cmissing_eyes\x18\x05 \x03(\x0b\x32\x14.rekam.v1.MissingEye\x12-\n\x0cmissing_face\x18\x06 \x01(\x0e\x32\x17.rekam.v1.MissingReason\x12\x11\n\tsignature\x18\x07 \x01(\x0c\x12\x32\n\x11missing_signature\x18\x08 \x01(\x0e\x32\x17.rekam.v1.MissingReason\"u\n\x14\x41\x64\x64\x45ncounterResponse\x12(\n\tencounter\x18\x01 \x01(\x0b\x32\x13.rekam.v1.EncounterH\x00\x12(\n\trecapture\x18\x02 \x01(\x0b\x32\x13.rekam.v1.RecaptureH\x00\x42\t\n\x07outcome\">\n\x14\x44\x65leteSubjectRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nsubject_id\x18\x02 \x01(\t\"2\n\x15\x44\x65leteSubjectResponse\x12\x19\n\x11\x65ncounters_erased\x18\x01 \x01(\r*8\n\x03Sex\x12\x13\n\x0fSEX_UNSPECIFIED\x10\x00\x12\x0e\n\nSEX_FEMALE\x10\x01\x12\x0c\n\x08SEX_MALE\x10\x02\x32\xc0\x02\n\x11\x45nrollmentService\x12;\n\x06\x45nroll\x12\x17.rekam.v1.EnrollRequest\x1a\x18.rekam.v1.EnrollResponse\x12M\n\x0cGetEncounter\x12\x1d.rekam.v1.GetEncounterRequest\x1a\x1e.rekam.v1.GetEncounterResponse\x12M\n\x0c\x41\x64\x64\x45ncounter\x12\x1d.rekam.v1.AddEncounterRequest\x1a\x1e.rekam.v1.AddEncounterResponse\x12P\n\rDeleteSubject\x12\x1e.rekam.v1.DeleteSubjectRequest\x1a\x1f.rekam.v1.DeleteSubjectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rekam.v1.enrollment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEX']._serialized_start=1409
-  _globals['_SEX']._serialized_end=1465
+  _globals['_SEX']._serialized_start=1566
+  _globals['_SEX']._serialized_end=1622
   _globals['_ENROLLREQUEST']._serialized_start=62
-  _globals['_ENROLLREQUEST']._serialized_end=345
-  _globals['_RECAPTUREITEM']._serialized_start=348
-  _globals['_RECAPTUREITEM']._serialized_end=627
-  _globals['_RECAPTURE']._serialized_start=629
-  _globals['_RECAPTURE']._serialized_end=680
-  _globals['_ENROLLRESPONSE']._serialized_start=682
-  _globals['_ENROLLRESPONSE']._serialized_end=793
-  _globals['_GETENCOUNTERREQUEST']._serialized_start=795
-  _globals['_GETENCOUNTERREQUEST']._serialized_end=838
-  _globals['_GETENCOUNTERRESPONSE']._serialized_start=840
-  _globals['_GETENCOUNTERRESPONSE']._serialized_end=921
-  _globals['_ADDENCOUNTERREQUEST']._serialized_start=924
-  _globals['_ADDENCOUNTERREQUEST']._serialized_end=1172
-  _globals['_ADDENCOUNTERRESPONSE']._serialized_start=1174
-  _globals['_ADDENCOUNTERRESPONSE']._serialized_end=1291
-  _globals['_DELETESUBJECTREQUEST']._serialized_start=1293
-  _globals['_DELETESUBJECTREQUEST']._serialized_end=1355
-  _globals['_DELETESUBJECTRESPONSE']._serialized_start=1357
-  _globals['_DELETESUBJECTRESPONSE']._serialized_end=1407
-  _globals['_ENROLLMENTSERVICE']._serialized_start=1468
-  _globals['_ENROLLMENTSERVICE']._serialized_end=1788
+  _globals['_ENROLLREQUEST']._serialized_end=397
+  _globals['_RECAPTUREITEM']._serialized_start=400
+  _globals['_RECAPTUREITEM']._serialized_end=679
+  _globals['_RECAPTURE']._serialized_start=681
+  _globals['_RECAPTURE']._serialized_end=732
+  _globals['_ENROLLRESPONSE']._serialized_start=734
+  _globals['_ENROLLRESPONSE']._serialized_end=845
+  _globals['_GETENCOUNTERREQUEST']._serialized_start=847
+  _globals['_GETENCOUNTERREQUEST']._serialized_end=890
+  _globals['_GETENCOUNTERRESPONSE']._serialized_start=893
+  _globals['_GETENCOUNTERRESPONSE']._serialized_end=1026
+  _globals['_ADDENCOUNTERREQUEST']._serialized_start=1029
+  _globals['_ADDENCOUNTERREQUEST']._serialized_end=1329
+  _globals['_ADDENCOUNTERRESPONSE']._serialized_start=1331
+  _globals['_ADDENCOUNTERRESPONSE']._serialized_end=1448
+  _globals['_DELETESUBJECTREQUEST']._serialized_start=1450
+  _globals['_DELETESUBJECTREQUEST']._serialized_end=1512
+  _globals['_DELETESUBJECTRESPONSE']._serialized_start=1514
+  _globals['_DELETESUBJECTRESPONSE']._serialized_end=1564
+  _globals['_ENROLLMENTSERVICE']._serialized_start=1625
+  _globals['_ENROLLMENTSERVICE']._serialized_end=1945
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,7 @@ class EnrollRequest(_message.Message):
     MISSING_EYES_FIELD_NUMBER: _builtins.int
     MISSING_FACE_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    MISSING_SIGNATURE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, unique for each intended enrolment: 1 to 64 printable ASCII characters; required."""
     nik: _builtins.str
@@ -73,6 +74,8 @@ class EnrollRequest(_message.Message):
     """The person's signature as an image, 1 MiB at most: PNG, JPEG, BMP, TIFF or JPEG 2000; empty where there is
     none. Kept with the encounter and erased with it, never compared.
     """
+    missing_signature: _types_pb2.MissingReason.ValueType
+    """Why there is no signature; unspecified where there is one, or where nobody asked for it."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
         """One sample of each finger, each eye and the face, 1 to 13; required."""
@@ -101,10 +104,11 @@ class EnrollRequest(_message.Message):
         missing_eyes: _abc.Iterable[_types_pb2.MissingEye] | None = ...,
         missing_face: _types_pb2.MissingReason.ValueType = ...,
         signature: _builtins.bytes = ...,
+        missing_signature: _types_pb2.MissingReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["birth_date", b"birth_date", "missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "nik", b"nik", "request_id", b"request_id", "samples", b"samples", "sex", b"sex", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["birth_date", b"birth_date", "missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "missing_signature", b"missing_signature", "nik", b"nik", "request_id", b"request_id", "samples", b"samples", "sex", b"sex", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,8 +248,11 @@ class GetEncounterResponse(_message.Message):
 
     ENCOUNTER_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    MISSING_SIGNATURE_FIELD_NUMBER: _builtins.int
     signature: _builtins.bytes
     """Its signature as it was sent; empty where it has none."""
+    missing_signature: _types_pb2.MissingReason.ValueType
+    """Why it has none; unspecified where it has one, or nothing was said."""
     @_builtins.property
     def encounter(self) -> _types_pb2.Encounter:
         """The encounter as it stands now."""
@@ -255,10 +262,11 @@ class GetEncounterResponse(_message.Message):
         *,
         encounter: _types_pb2.Encounter | None = ...,
         signature: _builtins.bytes = ...,
+        missing_signature: _types_pb2.MissingReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encounter", b"encounter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encounter", b"encounter", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encounter", b"encounter", "missing_signature", b"missing_signature", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -277,6 +285,7 @@ class AddEncounterRequest(_message.Message):
     MISSING_EYES_FIELD_NUMBER: _builtins.int
     MISSING_FACE_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    MISSING_SIGNATURE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As in EnrollRequest; required."""
     subject_id: _builtins.str
@@ -284,6 +293,8 @@ class AddEncounterRequest(_message.Message):
     missing_face: _types_pb2.MissingReason.ValueType
     """As in EnrollRequest."""
     signature: _builtins.bytes
+    """As in EnrollRequest."""
+    missing_signature: _types_pb2.MissingReason.ValueType
     """As in EnrollRequest."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Sample]:
@@ -307,10 +318,11 @@ class AddEncounterRequest(_message.Message):
         missing_eyes: _abc.Iterable[_types_pb2.MissingEye] | None = ...,
         missing_face: _types_pb2.MissingReason.ValueType = ...,
         signature: _builtins.bytes = ...,
+        missing_signature: _types_pb2.MissingReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "request_id", b"request_id", "samples", b"samples", "signature", b"signature", "subject_id", b"subject_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "missing_eyes", b"missing_eyes", "missing_face", b"missing_face", "missing_signature", b"missing_signature", "request_id", b"request_id", "samples", b"samples", "signature", b"signature", "subject_id", b"subject_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
