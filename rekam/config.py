@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     keep_images: bool = Field(
         default=False,
         description="Keep the images as they came in beside their templates, "
-        "so that a better extractor can be run on them later.",
+        "so that a better extractor can be run on them later. Signatures are kept either way.",
     )
     extractor: ExtractorChoice = Field(
         default=ExtractorChoice.ACCURATE,
