@@ -20,6 +20,7 @@ import json
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,20 +97,24 @@ class Spool:
         self._params = params
         self._ends: dict[str, _End] = {}
         self._settled: dict[str, str] = {}
+        self._unsure = False  # whether the book on the disk is this one, after a fault
 
     @classmethod
-    def open(cls, folder: Path, passphrase: str, params: Params = PARAMS) -> Self:
-        """Open the spool in a folder, made where there is none.
+    def open(cls, folder: Path, passphrase: str, params: Params = PARAMS, *, create: bool = True) -> Self:
+        """Open the spool in a folder; `create`: made where there is none.
 
         Raises `WrongPassphrase`, `SpoolInUse`, `SpoolDamaged`. Cost: the key's, and reading everything once.
         """
         with _faults(folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if create:
+                _make(folder)
+            elif not is_spool(folder):
+                raise SpoolError(f"there is no spool in {folder}")
             lock = _locked(folder)
             try:
                 book = folder / BOOK
                 new = not book.exists()
-                if new and any(folder.glob("*.spool")):
+                if new and is_spool(folder):
                     raise SpoolDamaged(f"the spool {folder} has lost its book")
                 data = _new_header(params) if new else _bounded(book, params.largest_file)
                 spool = cls(folder, lock, data[:_HEADER], _key(data, passphrase, params), params)
@@ -125,8 +130,8 @@ class Spool:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The encounters that are not settled, oldest first; the damaged ones too."""
-        return tuple(self._ends)
+        """The encounters with a record that are not settled, oldest first; the damaged ones too."""
+        return tuple(name for name, end in self._ends.items() if end.count)
 
     @property
     def settled(self) -> dict[str, str]:
@@ -134,12 +139,19 @@ class Spool:
         return dict(self._settled)
 
     def begin(self, name: str) -> None:
-        """A new encounter without records. `name`: small letters, digits and hyphens, 64 at most."""
+        """A new encounter, dropped at the next opening if no record of it is kept until then.
+
+        `name`: small letters, digits and hyphens, 64 at most.
+        """
         if not _NAME.fullmatch(name) or name == BOOK or name in self._ends or name in self._settled:
             raise SpoolError(f"{name} cannot name a new encounter of the spool")
         self._ends[name] = _End()
         with _faults(self.folder):
-            self._write_book()
+            try:
+                self._write_book()
+            except OSError:
+                del self._ends[name]
+                raise
 
     def append(self, name: str, record: bytes) -> None:
         """Add a record; it is on the disk when this returns. Cost: three fsyncs.
@@ -152,7 +164,11 @@ class Spool:
         nonce = secrets.token_bytes(_NONCE)
         sealed = self._key.encrypt(nonce, record, _bound_to(name, end))
         data = len(sealed).to_bytes(_LENGTH, "big") + nonce + sealed
+        if end.offset + len(data) > self._params.largest_file:
+            raise SpoolError(f"encounter {name} is too large for the spool: discard it and begin anew")
         with _faults(self.folder):
+            if self._unsure:
+                self._write_book()  # or what it counts would lie in the way of what is written now
             path = self._path(name)
             new = not path.exists()
             with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
@@ -237,6 +253,10 @@ class Spool:
                 notices += self._recovered(name, count, bytes.fromhex(tag))
             except SpoolDamaged as error:
                 self.damaged[name] = str(error)
+            if not self._ends[name].count:
+                del self._ends[name]
+                self._path(name).unlink(missing_ok=True)
+                notices.append(f"encounter {name}: nothing of it was kept before the power was cut")
         for name in book.settled:
             self._path(name).unlink(missing_ok=True)  # the power was cut between book and file
         self._write_book()
@@ -283,7 +303,8 @@ class Spool:
             yield record, end
 
     def _write_book(self) -> None:
-        """Replace the book; it is on the disk when this returns."""
+        """Replace the book; it is on the disk when this returns. After a fault either may be there."""
+        self._unsure = True
         book = {
             "open": {name: (end.count, end.tag.hex()) for name, end in self._ends.items()},
             "settled": self._settled,
@@ -299,6 +320,7 @@ class Spool:
             os.fsync(handle)
         new.replace(self.folder / BOOK)
         synced(self.folder)
+        self._unsure = False
 
     def _end(self, name: str) -> _End:
         if name not in self._ends:
@@ -309,6 +331,19 @@ class Spool:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.spool"
+
+
+def is_spool(folder: Path) -> bool:
+    """Whether the folder has anything of a spool in it."""
+    return (folder / BOOK).exists() or any(folder.glob("*.spool"))
+
+
+def _make(folder: Path) -> None:
+    """The folder, whose name and whose new parents' are on the disk when this returns."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in made:
+        synced(path.parent)
 
 
 @contextmanager
@@ -337,7 +372,9 @@ def _key(book: bytes, passphrase: str, params: Params) -> bytes:
     log2_n, r, p = header[len(_MAGIC) : len(_MAGIC) + 3]
     if not (1 <= log2_n <= params.most_log2_n and r >= 1 and p >= 1 and r * p <= params.most_rp):
         raise SpoolDamaged("the book of the spool asks for more work than any spool does")
-    return Scrypt(header[-_SALT:], 32, n=2**log2_n, r=r, p=p).derive(passphrase.encode())
+    # However a keyboard composes its letters, and whatever bytes a variable has, it is one word.
+    word = unicodedata.normalize("NFKC", passphrase).encode("utf-8", "surrogatepass")
+    return Scrypt(header[-_SALT:], 32, n=2**log2_n, r=r, p=p).derive(word)
 
 
 def _bounded(path: Path, most: int) -> bytes:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,12 +103,24 @@ def test_a_whole_record_the_book_did_not_count_is_kept(tmp_path: Path) -> None:
         assert spool.records("a")[3] == b"whole"
 
 
-def test_an_encounter_the_power_cut_before_its_first_record_is_empty(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [0, 7])
+def test_an_encounter_the_power_cut_before_its_first_record_is_dropped_and_said(
+    tmp_path: Path, left: int
+) -> None:
+    filled(tmp_path, ("b",))
     with opened(tmp_path) as spool:
         spool.begin("a")
+        assert spool.names == ("b",)
+    (tmp_path / "a.spool").write_bytes(bytes(left))
     with opened(tmp_path) as spool:
-        assert spool.records("a") == ()
+        assert spool.names == ("b",)
+        assert "nothing of it was kept" in spool.notices[-1]
+        assert not (tmp_path / "a.spool").exists()
+        spool.begin("a")
         spool.append("a", b"first")
+    with opened(tmp_path) as spool:
+        assert spool.notices == ()
+        assert spool.records("a") == (b"first",)
 
 
 def test_records_that_were_kept_and_are_gone_are_noticed_and_the_others_go_on(tmp_path: Path) -> None:
@@ -226,6 +239,85 @@ def test_a_record_that_could_not_be_written_does_not_count(
         assert spool.records("a")[3:] == (b"kept",)
 
 
+def failing(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Path], bool]) -> None:
+    """Let one fsync fail: the first of a file or folder for which `fails` is true."""
+    real, failed = os.fsync, list[int]()
+
+    def fsync(handle: int) -> None:
+        if not failed and fails(Path(f"/proc/self/fd/{handle}").resolve()):
+            failed.append(handle)
+            raise OSError(5, "Input/output error")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def test_a_record_that_failed_after_its_book_was_there_is_tried_again_through_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path)
+    file = tmp_path / "a.spool"
+    with opened(tmp_path) as spool:
+        failing(monkeypatch, lambda path: path == tmp_path)  # after the book was renamed
+        with pytest.raises(SpoolError, match="Input/output"):
+            spool.append("a", b"lost")
+        lost = file.read_bytes()
+        # The second try has its record on the disk, and the power goes before its book is.
+        failing(monkeypatch, lambda path: path.name == f"{BOOK}.new" and file.read_bytes() != lost)
+        with pytest.raises(SpoolError, match="Input/output"):
+            spool.append("a", b"kept")
+    with opened(tmp_path) as spool:
+        assert not spool.damaged
+        assert spool.records("a")[3:] == (b"kept",)
+
+
+def test_an_encounter_that_could_not_be_begun_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as spool:
+        failing(monkeypatch, lambda path: path.name == f"{BOOK}.new")
+        with pytest.raises(SpoolError, match="Input/output"):
+            spool.begin("a")
+        spool.begin("a")
+        spool.append("a", b"first")
+        assert spool.records("a") == (b"first",)
+
+
+def test_an_encounter_never_grows_beyond_what_is_read(tmp_path: Path) -> None:
+    params = Params(log2_n=4, largest_file=500)
+    with Spool.open(tmp_path, WORD, params) as spool:
+        spool.begin("a")
+        spool.append("a", bytes(400))
+        with pytest.raises(SpoolError, match="too large"):
+            spool.append("a", bytes(100))
+        spool.append("a", bytes(10))
+    with Spool.open(tmp_path, WORD, params) as spool:
+        assert not spool.damaged
+        assert len(spool.records("a")) == 2
+
+
+def test_a_spool_is_not_made_where_none_is_wanted(tmp_path: Path) -> None:
+    for folder in (tmp_path / "away", tmp_path):
+        with pytest.raises(SpoolError, match="no spool in"):
+            Spool.open(folder, WORD, CHEAP, create=False)
+    assert not list(tmp_path.iterdir())
+    filled(tmp_path)
+    Spool.open(tmp_path, WORD, CHEAP, create=False).close()
+    (tmp_path / BOOK).unlink()
+    with pytest.raises(SpoolDamaged, match="lost its book"):
+        Spool.open(tmp_path, WORD, CHEAP, create=False)
+
+
+def test_a_passphrase_is_one_word_however_it_is_composed_and_any_bytes_are_one(tmp_path: Path) -> None:
+    opened(tmp_path / "one", "caf\u00e9 \u2460").close()
+    opened(tmp_path / "one", "cafe\u0301 1").close()
+    no_text = b"kopi\xff".decode(errors="surrogateescape")  # as the environment gives it
+    opened(tmp_path / "two", no_text).close()
+    opened(tmp_path / "two", no_text).close()
+    with pytest.raises(WrongPassphrase):
+        opened(tmp_path / "two", "kopi\ud800")
+
+
 _APPENDING = """
 import sys
 from pathlib import Path
@@ -254,6 +346,21 @@ def test_what_append_returned_for_is_there_after_a_kill(tmp_path: Path) -> None:
         records = spool.records("a")
         assert said <= len(records) <= said + 1
         assert records == tuple(n.to_bytes(4, "big") * 5000 for n in range(len(records)))
+
+
+def test_the_disk_has_the_name_of_a_new_spool_and_of_its_parents(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    script = _APPENDING.replace("while True", "while False")
+    command = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=mkdir,fsync"]
+    subprocess.run(
+        [*command, sys.executable, "-c", script, str(tmp_path / "of" / "spool"), WORD],
+        check=True,
+        capture_output=True,
+    )
+    calls = trace.read_text().splitlines()
+    for folder in (tmp_path / "of", tmp_path / "of" / "spool"):
+        [made] = [i for i, call in enumerate(calls) if f'mkdir("{folder}"' in call and "= 0" in call]
+        assert any("fsync(" in call and f"<{folder.parent}>" in call for call in calls[made:])
 
 
 def test_the_disk_has_it_before_append_returns(tmp_path: Path) -> None:

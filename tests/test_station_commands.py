@@ -339,7 +339,7 @@ def test_the_operators_own_face_is_never_taken_for_a_citizens(
 def test_another_passphrase_is_refused_in_words(
     cli: Cli, station: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cli("spool", "list", "--station", station)
+    Spool.open(station.parent / "spool", "kopi susu").close()
     monkeypatch.setenv("REKAM_SPOOL_PASSPHRASE", "teh tarik")
     assert "not the passphrase" in cli("spool", "list", "--station", station, status=1).err
 

@@ -64,7 +64,7 @@ def capture_command(
     if [bool(nik), card, bool(resume)].count(True) != 1:
         raise InvalidRequest([("", "give either a NIK, --card or --resume")])
     operator = operator or getpass.getuser()
-    with opened_outbox(station) as (box, examiner, settings):
+    with opened_outbox(station, create=True) as (box, examiner, settings):
         if operator_samples is not None:
             _keep_operator(box, examiner, operator, operator_samples)
         read = _read(station) if card else None

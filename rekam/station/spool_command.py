@@ -57,33 +57,57 @@ def discard_command(
     name: Annotated[str, typer.Argument(help="Which encounter.")],
     station: Station = None,
 ) -> None:
-    """Give up an encounter that the service has not recorded; what was captured is erased."""
+    """Give up an encounter that waits here; what was captured is erased at this workstation."""
     with opened_outbox(station) as (box, _, _):
-        box.discard(name)
-    out.print(f"{name} is erased", highlight=False)
+        gone = box.discard(name)
+    out.print(f"{name} is erased here" + (f"; {gone.text}" if gone.text else ""), highlight=False)
+
+
+@spool_app.command("forget-operator")
+def forget_operator_command(
+    operator: Annotated[str, typer.Argument(help="Whose, as given to `rekam capture --operator`.")],
+    station: Station = None,
+) -> None:
+    """Erase the templates of an operator's own fingers, eyes and face from the spool."""
+    with opened_outbox(station) as (box, _, _):
+        box.forget_operator(operator)
+    out.print(f"nothing of the operator {operator} is kept here any more", highlight=False, markup=False)
 
 
 @contextmanager
 def opened_outbox(
-    station: Path | None,
+    station: Path | None, *, create: bool = False
 ) -> "Iterator[tuple[Outbox, PipelineExaminer, StationSettings]]":
-    """The spool of a station, opened; what was repaired or damaged is said."""
+    """The spool of a station, opened, or made if `create`; what was repaired or lost is said."""
     from rekam.session import Params
-    from rekam.spool import Spool
-    from rekam.station.outbox import Outbox
     from rekam.station.settings import examiner_of, load_station
 
+    try:
+        from rekam.spool import Spool, is_spool
+    except ImportError as error:
+        raise SpoolError(f"{error.name} is not installed: pip install 'rekam[devices]'") from error
+    from rekam.station.outbox import Outbox
+
     settings = load_station(station)
-    # No option of the command: others can see those.
-    word = os.environ.get(PASSPHRASE) or getpass.getpass("passphrase of the spool: ")
-    if not word:
-        raise SpoolError("the spool needs a passphrase")
+    word = _passphrase(twice=create and not is_spool(settings.spool))
     params = Params(settings.good_quality, settings.best_of, settings.seconds)
-    with Spool.open(settings.spool, word) as spool:
+    with Spool.open(settings.spool, word, create=create) as spool:
         for text in (*spool.notices, *spool.damaged.values()):
             err.print(text, highlight=False, markup=False)
         examiner = examiner_of(settings)
         yield Outbox(spool, examiner, params), examiner, settings
+
+
+def _passphrase(*, twice: bool) -> str:
+    """From the environment or the keyboard: no option of the command, others can see those."""
+    if word := os.environ.get(PASSPHRASE):
+        return word
+    word = getpass.getpass("passphrase of the spool: ")
+    if twice and word != getpass.getpass("once more, for there is no spool yet: "):
+        raise SpoolError("the two passphrases differ: no spool was made")
+    if not word:
+        raise SpoolError("the spool needs a passphrase")
+    return word
 
 
 def send_waiting(box: "Outbox", address: str, name: str | None) -> None:
