@@ -2,6 +2,7 @@
 
 import io
 from functools import cached_property
+from itertools import chain
 
 import cv2
 import numpy as np
@@ -25,6 +26,8 @@ from rekam.session import Place, Seen, Unfit, places
 
 _SIGNATURE_SIDE = 1200
 _JPEG_QUALITY = 95
+_SURE_OF_HAND = 0.95
+_THUMBS = {FingerPosition.RIGHT_THUMB, FingerPosition.LEFT_THUMB}
 
 
 class PipelineExaminer:
@@ -42,30 +45,40 @@ class PipelineExaminer:
         return FaceExtractor(DlibEmbedder())
 
     def examine(self, captured: Captured, asked: tuple[Place, ...]) -> tuple[Seen, ...] | Unfit:
-        """What a capture shows of what was asked for; a slap is cut into its fingers."""
+        """What a capture shows of what was asked for, if it is that; a slap is cut into its fingers."""
+        kind = asked[0].kind
+        records = () if kind is DeviceKind.SIGNATURE else captured.records
+        shown: tuple[Frame | Record, ...] = records or captured.frames
+        if not shown:
+            return Unfit("The device gave no picture: capture again.")
+        # Each says what it is of, so nothing goes by its turn; a single one may leave that unsaid.
+        of = [places(one.kind, one.positions) for one in shown]
+        if of == [(Place(kind),)]:
+            of = [asked]
+        if sorted(chain(*of)) != sorted(asked):
+            given, wanted = (", ".join(place.words for place in some) for some in (chain(*of), asked))
+            return Unfit(f"The device gave {given} for {wanted}: capture all again.", short=True)
         try:
-            if asked[0].kind is not DeviceKind.SIGNATURE and captured.records:
-                return tuple(self._record(record) for record in captured.records)
-            if not captured.frames:
-                return Unfit("The device gave no picture: capture again.")
-            frame = captured.frames[0]
-            if frame.kind is DeviceKind.FINGERPRINT and len(asked) > 1:
-                return self._slap(frame, asked)
-            return tuple(self._frame(one, place) for one, place in zip(captured.frames, asked, strict=False))
+            match shown:
+                case [Frame(kind=DeviceKind.FINGERPRINT) as slap] if len(asked) > 1:
+                    return self._slap(slap, asked)
+                case _ if len(shown) < len(asked):
+                    return Unfit("The device gave several in one picture: capture one by one.", short=True)
+            return tuple(self._seen(one, place) for one, (place,) in zip(shown, of, strict=True))
         except CaptureError as error:
             return Unfit(f"The picture cannot be used: {error}.")
 
     def quality(self, frame: Frame, place: Place) -> Quality:
         """The full quality of one frame; none at all where it cannot be used."""
         try:
-            return self._frame(frame, place).quality
+            return self._seen(frame, place).quality
         except CaptureError:
             return Quality(0, usable=False)
 
     def _slap(self, frame: Frame, asked: tuple[Place, ...]) -> tuple[Seen, ...] | Unfit:
         fingers = tuple(FingerPosition(place.code) for place in asked)
         match segment(_print(frame), fingers):
-            case Segmented() as found:
+            case Segmented() as found if found.hand >= _SURE_OF_HAND or set(fingers) <= _THUMBS:
                 return tuple(
                     self.judged(
                         Place(frame.kind, int(one.position)),
@@ -78,27 +91,26 @@ class PipelineExaminer:
             case WrongCount() as other:
                 said = f"{len(other.fingers)} of {len(asked)} fingers were seen"
                 return Unfit(f"{said}: capture all again, or declare what is missing.", short=True)
-            case OtherHand():
+            case OtherHand() | Segmented():
                 return Unfit("This looks like the other hand: present the hand that is asked for.")
             case CutOff() as cut:
                 words = ", ".join(position.words for position in cut.cut_off)
                 return Unfit(f"Partly beyond the glass: {words}. Move the hand to the middle.")
 
-    def _frame(self, frame: Frame, place: Place) -> Seen:
-        match frame.kind:
-            case DeviceKind.FINGERPRINT:
-                image = _png(_print(frame).image, frame.ppi or 500)
-            case DeviceKind.IRIS:
-                image = _png(_grey(frame.pixels))
-            case DeviceKind.SIGNATURE:
-                image = _png(_at_most(frame.pixels, _SIGNATURE_SIDE))
+    def _seen(self, shown: Frame | Record, place: Place) -> Seen:
+        device = words_of(shown.provenance)
+        match shown:
+            case Record():
+                return self.judged(place, shown.data, None, device)
+            case Frame(kind=DeviceKind.FINGERPRINT):
+                image = _png(_print(shown).image, shown.ppi or 500)
+            case Frame(kind=DeviceKind.IRIS):
+                image = _png(_grey(shown.pixels))
+            case Frame(kind=DeviceKind.SIGNATURE):
+                image = _png(_at_most(shown.pixels, _SIGNATURE_SIDE))
             case _:
-                image = _jpeg(frame.pixels)
-        return self.judged(place, image, frame.ppi, words_of(frame.provenance))
-
-    def _record(self, record: Record) -> Seen:
-        [place, *_] = places(record.kind, record.positions)
-        return self.judged(place, record.data, None, words_of(record.provenance))
+                image = _jpeg(shown.pixels)
+        return self.judged(place, image, shown.ppi, device)
 
     def judged(self, place: Place, image: bytes, ppi: float | None = None, device: str = "") -> Seen:
         """As the service will see it: decoded from the very bytes that are sent. Raises `CaptureError`."""

@@ -1,0 +1,91 @@
+"""What a capture is taken for: nothing goes by its turn, and what may be the other hand is not taken."""
+
+import io
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from devices.device import Captured
+from devices.frame import DeviceKind, Frame, Positions, Provenance, Record
+from devices.position import EyePosition, FingerPosition
+from rekam.session import FACE, SIGNATURE, Place, Seen, Unfit, places
+from rekam.station.examiner import PipelineExaminer
+
+FINGERPRINT, IRIS = DeviceKind.FINGERPRINT, DeviceKind.IRIS
+RIGHT, LEFT = EyePosition.RIGHT, EyePosition.LEFT
+INDEX, MIDDLE = FingerPosition.RIGHT_INDEX, FingerPosition.RIGHT_MIDDLE
+EYES, FINGERS = places(IRIS, (RIGHT, LEFT)), places(FINGERPRINT, (INDEX, MIDDLE))
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+OF = Provenance("virtual", "flat")
+
+
+def frame(kind: DeviceKind, positions: Positions = (), shade: int = 90) -> Frame:
+    return Frame(np.full((480, 640), shade, np.uint8), kind, positions, None, NOW, OF)
+
+
+def record(kind: DeviceKind, positions: Positions = (), shade: int = 90) -> Record:
+    data = io.BytesIO()
+    Image.fromarray(frame(kind, positions, shade).pixels).save(data, "PNG", dpi=(500, 500))
+    return Record(data.getvalue(), "PNG", kind, positions, None, NOW, OF)
+
+
+def shades(seen: tuple[Seen, ...] | Unfit) -> dict[Place, int]:
+    """The grey of the image that is kept of each place."""
+    assert not isinstance(seen, Unfit), seen.advice
+    assert len({one.place for one in seen}) == len(seen)
+    return {one.place: int(np.array(Image.open(io.BytesIO(one.image)))[0, 0]) for one in seen}
+
+
+def test_two_eyes_are_what_they_say_in_whatever_order_they_come() -> None:
+    examiner = PipelineExaminer()
+    right, left = EYES
+    for captured in (
+        Captured((frame(IRIS, (LEFT,), 80), frame(IRIS, (RIGHT,), 160))),
+        Captured(records=(record(IRIS, (LEFT,), 80), record(IRIS, (RIGHT,), 160))),
+    ):
+        assert shades(examiner.examine(captured, EYES)) == {left: 80, right: 160}
+
+
+@pytest.mark.parametrize("positions", [(), (INDEX,)])
+def test_a_single_one_that_does_not_say_is_what_was_asked_for(positions: Positions) -> None:
+    examiner = PipelineExaminer()
+    [index] = places(FINGERPRINT, (INDEX,))
+    assert shades(examiner.examine(Captured((frame(FINGERPRINT, positions, 80),)), (index,))) == {index: 80}
+    captured = Captured(records=(record(FINGERPRINT, positions, 80),))
+    assert shades(examiner.examine(captured, (index,))) == {index: 80}
+
+
+@pytest.mark.parametrize(
+    ("captured", "asked"),
+    [
+        # More than was asked for, whatever it says.
+        (Captured((frame(FACE.kind), frame(FACE.kind))), (FACE,)),
+        (Captured((frame(SIGNATURE.kind), frame(SIGNATURE.kind))), (SIGNATURE,)),
+        (Captured((frame(IRIS), frame(IRIS))), EYES[:1]),
+        (Captured((frame(IRIS, (RIGHT,)), frame(IRIS, (LEFT,)))), EYES[:1]),
+        (Captured((frame(IRIS, (RIGHT,)), frame(IRIS, (LEFT,)), frame(IRIS, (LEFT,)))), EYES),
+        (Captured((frame(FINGERPRINT), frame(FINGERPRINT))), FINGERS),
+        (Captured((frame(FINGERPRINT, (INDEX, MIDDLE)), frame(FINGERPRINT, (INDEX, MIDDLE)))), FINGERS),
+        (Captured(records=(record(FACE.kind), record(FACE.kind))), (FACE,)),
+        # As many, but nobody says which is which.
+        (Captured((frame(IRIS), frame(IRIS))), EYES),
+        # Others than were asked for, or fewer.
+        (Captured((frame(IRIS, (LEFT,)),)), EYES[:1]),
+        (Captured((frame(IRIS, (LEFT,)), frame(IRIS, (LEFT,)))), EYES),
+        (Captured((frame(FACE.kind),)), EYES[:1]),
+        (Captured((frame(FINGERPRINT, (MIDDLE,)),)), FINGERS[:1]),
+        (Captured((frame(FINGERPRINT, (INDEX,)),)), FINGERS),
+        (Captured(records=(record(IRIS, (LEFT,)),)), EYES[:1]),
+        (Captured(records=(record(FINGERPRINT, (INDEX,)),)), FINGERS),
+        # Two in one picture are two only of fingers, which can be cut.
+        (Captured((frame(IRIS, (RIGHT, LEFT)),)), EYES),
+        (Captured(records=(record(FINGERPRINT, (INDEX, MIDDLE)),)), FINGERS),
+    ],
+)
+def test_what_is_not_what_was_asked_for_is_short(captured: Captured, asked: tuple[Place, ...]) -> None:
+    unfit = PipelineExaminer().examine(captured, asked)
+    assert isinstance(unfit, Unfit)
+    assert unfit.short
+    assert unfit.advice
