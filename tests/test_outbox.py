@@ -1,0 +1,261 @@
+"""The outbox: what cannot be read or is refused holds up nobody; operators' templates; what is given up.
+
+Devices are those of `tests/test_session.py`, which also has the encounters that are sent without trouble.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.encounters import enroll_request
+from capture.face.template import EMBEDDER_BYTES
+from devices.frame import DeviceKind
+from devices.position import FingerPosition
+from rekam.capturing import Template
+from rekam.client import Client
+from rekam.errors import SpoolDamaged, SpoolError
+from rekam.exchange import MissingReason
+from rekam.session import FACE, Place, Session, Taken, Verdict, entry_bytes
+from rekam.station.outbox import OPERATOR, Outbox, Sync
+from rekam.v1 import enrollment_pb2
+from tests.bodies import LEFT, RIGHT, eye, face
+from tests.service import fingers, running
+from tests.test_session import (
+    EVERYTHING,
+    FINGERPRINT,
+    HANDS,
+    NOW,
+    OfTemplates,
+    began,
+    fill,
+    hands,
+    opened,
+    other_device,
+    over,
+    shown,
+    slap_scanner,
+)
+
+SIGNED = (FINGERPRINT, DeviceKind.SIGNATURE)
+OPERATORS: list[Template] = [*fingers(7), eye(7, LEFT), eye(7, RIGHT), face(7)]
+
+
+def operator_files(folder: Path) -> list[Path]:
+    return list(folder.glob(f"{OPERATOR}*.spool"))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(data)
+
+
+def nobody() -> Client:
+    return Client("127.0.0.1:1", patient=False)
+
+
+def request_of(of: Session) -> enrollment_pb2.EnrollRequest:
+    return enrollment_pb2.EnrollRequest.FromString(of.seal())
+
+
+# What cannot be read ------------------------------------------------------------------------------------
+
+
+def test_an_encounter_cut_off_before_its_beginning_holds_up_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        fill(box.begin(began("e1")), hands(0))
+        spool.begin("e2")  # and the power goes, or the disk is full
+        assert [one.name for one in box.states()] == ["e1"]
+    with opened(tmp_path) as spool:
+        assert "e2" in spool.notices[0]
+        box = Outbox(spool, OfTemplates())
+        assert [(one.name, one.sync) for one in box.states()] == [("e1", Sync.WAITING)]
+        assert box.alike(box.resume("e1")) == ()
+        with nobody() as client:
+            assert [one.sync for one in box.send(client, timeout=5)] == [Sync.WAITING]
+
+
+def test_what_cannot_be_read_is_named_and_the_others_are_sent(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as service:
+        with opened(tmp_path / "spool") as spool:
+            box = Outbox(spool, OfTemplates())
+            fill(box.begin(began("e1", number=1)), hands(1))
+            box.begin(began("e2"))
+            spool.append("e2", b'{"entry": "of a later version"}')
+            box.begin(began("e3"))
+            no_template = Taken(FINGERPRINT, 2, b"", b"no template", 80, None, "", 1, False, NOW)
+            spool.append("e3", entry_bytes(no_template))
+            fill(box.begin(began("e4", number=2)), hands(2))
+            flip(tmp_path / "spool" / "e1.spool")
+        with opened(tmp_path / "spool") as spool:
+            box = Outbox(spool, OfTemplates())
+            damaged = [one for one in box.states() if one.sync is Sync.DAMAGED]
+            assert [one.name for one in damaged] == ["e1", "e2", "e3"]
+            assert all(one.name in one.text for one in damaged)
+            for one in damaged:
+                with pytest.raises(SpoolDamaged, match=one.name):
+                    box.resume(one.name)
+            assert box.alike(box.resume("e4")) == ()
+            assert [one.sync for one in box.send(over(service.client))] == [Sync.DAMAGED] * 3 + [
+                Sync.RECORDED
+            ]
+            for one in damaged:
+                assert "may have recorded it" in box.discard(one.name).text
+            assert [one.sync for one in box.states()] == [Sync.RECORDED] + [Sync.DISCARDED] * 3
+
+
+# What the service refuses -------------------------------------------------------------------------------
+
+
+def test_a_refused_encounter_is_opened_again_and_sent_under_the_next_id(tmp_path: Path) -> None:
+    with running(tmp_path / "data", required_modalities=["fingerprint", "face"]) as service:
+        with opened(tmp_path / "spool") as spool:
+            box = Outbox(spool, OfTemplates())
+            fill(box.begin(began("e1", number=1)), hands(1))
+            [refused] = box.send(over(service.client))
+            assert (refused.sync, "face" in refused.text) == (Sync.REFUSED, True)
+        with opened(tmp_path / "spool") as spool:
+            box = Outbox(spool, OfTemplates())
+            assert box.states() == [refused]
+            assert box.send(over(service.client)) == [refused]
+            assert len(spool.records("e1")) == len(box.resume("e1").taken) + 3  # said twice, kept once
+        with opened(tmp_path / "spool") as spool:  # that it was opened is kept too
+            box = Outbox(spool, OfTemplates())
+            assert [(one.sync, one.text) for one in box.states()] == [(Sync.OPEN, refused.text)]
+            of = box.resume("e1")
+            assert of.advice == (refused.text,)
+            of.widen([DeviceKind.FACE])
+            of.declare(FACE, MissingReason.UNREADABLE)
+            assert request_of(of).request_id == "e1-2"
+            [one] = box.send(over(service.client))
+            assert (one.sync, one.decision) == (Sync.RECORDED, "UNIQUE")
+
+
+def test_what_may_have_been_recorded_is_not_opened_again(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as service, opened(tmp_path / "spool") as spool:
+        # Whatever has this id on the service: this station cannot know what it is.
+        service.client.enrollment.Enroll(enroll_request("e1-1", began(number=5).nik, fingers(5)), timeout=60)
+        box = Outbox(spool, OfTemplates())
+        fill(box.begin(began("e1", number=1)), hands(1))
+        [refused] = box.send(over(service.client))
+        assert refused.sync is Sync.REFUSED
+        assert box.resume("e1").sealed is not None
+        assert box.states() == [refused]
+        assert "may have recorded it" in box.discard("e1").text
+
+
+def test_an_encounter_too_large_for_the_service_holds_up_nobody(tmp_path: Path) -> None:
+    with (
+        running(tmp_path / "data", max_message_bytes=2**20) as service,
+        opened(tmp_path / "spool") as spool,
+    ):
+        box = Outbox(spool, OfTemplates())
+        large = box.begin(began("e1", kinds=SIGNED, number=1))
+        scanner = slap_scanner(shown(hands(1)))
+        while large.step is not None and large.step.kind is FINGERPRINT:
+            assert large.capture(scanner).verdict is Verdict.ACCEPTED
+        large.capture(other_device(DeviceKind.SIGNATURE, bytes(1_200_000)))
+        large.seal()
+        fill(box.begin(began("e2", number=2)), hands(2))
+        refused, recorded = box.send(over(service.client))
+        assert (refused.sync, recorded.decision) == (Sync.REFUSED, "UNIQUE")
+        assert "larger" in refused.text
+
+
+# Giving up ----------------------------------------------------------------------------------------------
+
+
+def test_giving_up_says_whether_the_service_may_have_recorded_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        box.begin(began("e1"))
+        fill(box.begin(began("e2")), hands(0))
+        fill(box.begin(began("e3")), hands(0))
+        box.resume("e3").refuse("INVALID_ARGUMENT: no", void=True)
+        said = [box.discard(name).text for name in ("e1", "e2", "e3")]
+        assert said == ["", "the service may have recorded it", ""]
+        assert [one.text for one in box.states()] == said
+        box.enrol_operator("Sari", OPERATORS)
+        for name in ("e1", "e4", operator_files(tmp_path)[0].stem):
+            with pytest.raises(SpoolError, match="no encounter"):
+                box.discard(name)
+
+
+# The operators' own -------------------------------------------------------------------------------------
+
+
+def test_each_operators_own_are_theirs_alone_replaced_and_forgotten(tmp_path: Path) -> None:
+    index = Place(FINGERPRINT, FingerPosition.RIGHT_INDEX)
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        box.enrol_operator("Budi", fingers(8))
+        box.enrol_operator("Sari", fingers(6))
+        [*_, before] = sorted(operator_files(tmp_path), key=lambda path: path.stat().st_mtime_ns)
+        box.enrol_operator("SARI ", OPERATORS)  # as an operator may write it
+        assert not before.exists()
+        assert len(operator_files(tmp_path)) == 2
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        assert box.states() == []
+        of = box.begin(began("e1"))  # by Sari
+        assert of.capture(slap_scanner(shown(hands(7)))).verdict is Verdict.OPERATOR
+        assert of.capture(slap_scanner(shown(hands(8)))).verdict is Verdict.ACCEPTED
+        assert index in of.taken
+        by_budi = box.begin(replace(began("e2"), operator="Budi"))
+        assert by_budi.capture(slap_scanner(shown(hands(7)))).verdict is Verdict.ACCEPTED
+        box.forget_operator("Sari")
+        assert len(operator_files(tmp_path)) == 1
+        assert box.operator("Sari") == ()
+        assert len(box.operator("Budi")) == len(fingers(8))
+        with pytest.raises(SpoolError, match="operator Sari"):
+            box.forget_operator("Sari")
+        assert [one.name for one in box.states()] == ["e1", "e2"]
+        # Enrolled anew after that.
+        box.enrol_operator("Sari", fingers(6))
+        assert len(box.operator("Sari")) == len(fingers(6))
+
+
+def test_what_is_not_known_of_the_operator_is_said(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        of = box.begin(began("e1", kinds=EVERYTHING))
+        assert "operator Sari" in box.operator_warning(of)
+        assert box.operator_warning(of).endswith(": fingerprint, iris, face")
+        box.enrol_operator("Sari", [*fingers(7), replace(face(7), embedder=bytes(EMBEDDER_BYTES))])
+        assert box.operator_warning(of).endswith(": iris, face")  # another network's face compares with none
+        box.enrol_operator("Sari", OPERATORS)
+        assert box.operator_warning(of) == ""
+
+
+@pytest.mark.parametrize("how", ["flipped", "of another version"])
+def test_operators_templates_that_cannot_be_read_stop_nothing_and_are_replaced(
+    tmp_path: Path, how: str
+) -> None:
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        box.enrol_operator("Sari", OPERATORS)
+        [file] = operator_files(tmp_path)
+        if how != "flipped":
+            spool.settle(file.stem, "")
+            spool.begin(name := f"{file.stem[:-1]}z")
+            spool.append(name, b'[["fingerprint", 2, "00"]]')
+            file = tmp_path / f"{name}.spool"
+        fill(box.begin(began("e1")), hands(0))
+    if how == "flipped":
+        flip(file)
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        assert [(one.name, one.sync) for one in box.states()] == [("e1", Sync.WAITING)]
+        with nobody() as client:
+            assert [one.sync for one in box.send(client, timeout=5)] == [Sync.WAITING]
+        of = box.begin(began("e2", kinds=HANDS))
+        assert "fingerprint" in box.operator_warning(of)
+        assert box.alike(box.resume("e1")) == ()
+        box.enrol_operator("Sari", OPERATORS)
+        assert box.operator_warning(of) == ""
+        assert not file.exists()
+    with opened(tmp_path) as spool:
+        assert not spool.damaged
+        assert Outbox(spool, OfTemplates()).operator("Sari") != ()
