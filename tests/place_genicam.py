@@ -46,6 +46,6 @@ def genicam(folder: Path) -> Iterator[DevicePlace]:
     def replug() -> None:
         cable.unlink(missing_ok=True)
 
-    driver = GenicamDriver((producer,), silence=1.0)
+    driver = GenicamDriver((producer,), silence=3.0)
     spec = CaptureSpec(seconds=5)
     yield DevicePlace(driver, CAMERA, spec, nothing, nothing, unplug, replug, waits=False)

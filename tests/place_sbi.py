@@ -2,27 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from devices.device import CaptureSpec
 from devices.position import FingerPosition
 from devices.virtual.sbi_simulator import SLAP, Settings, control, simulator
 from tests.device_places import DevicePlace
-from tests.sbi_services import driver_at, identity, trusted
+from tests.sbi_services import driver_at, identity, lasting_port, trusted
 
 
 @contextmanager
 def sbi(folder: Path) -> Iterator[DevicePlace]:
     """Two fingers of a slap; unplugged by ending the service in the middle of whatever it does."""
-    settings = Settings(identity(), (SLAP,), present=False)
+    settings = Settings(identity(), (SLAP,), port=lasting_port(), present=False)
     running = ExitStack()
     with running:
         port = running.enter_context(simulator(settings))
         driver = driver_at(port, trusted(folder))
 
         def replug() -> None:
-            running.enter_context(simulator(replace(settings, port=port)))
+            running.enter_context(simulator(settings))
 
         yield DevicePlace(
             driver=driver,

@@ -1,5 +1,6 @@
 """Services that tests of the SBI client talk to: bytes of our choice on a real port, and identities."""
 
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +39,15 @@ def trusted(folder: Path, of: Identity | None = None) -> TrustedRoots:
 def driver_at(port: int, trust: Trust, key: DecryptionKey | None = None, params: Params = HASTY) -> SbiDriver:
     """A driver of one port's devices."""
     return SbiDriver(trust, environment="Staging", key=key, ports=range(port, port + 1), params=params)
+
+
+def lasting_port() -> int:
+    """A port for a service that comes back: none that a connection gets by chance meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(5_000, 15_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

@@ -178,16 +178,16 @@ def live(tmp_path: Path) -> Iterator[tuple[Path, threading.Event]]:
         picture = np.array(scene().resize((640, 320), Image.Resampling.NEAREST))[:, :, ::-1].copy()
         picture[50:-50, 50:-50] = np.random.default_rng(1).integers(0, 256, (220, 540, 3), dtype=np.uint8)
         jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
-        with path.open("wb", buffering=0) as stream:
+        with path.open("r+b", buffering=0) as stream:  # which waits for no reader, and outlives one
             for _ in range(20):
                 stream.write(jpeg)
             end.wait()
 
-    sender = threading.Thread(target=send)
+    sender = threading.Thread(target=send, daemon=True)
     sender.start()
     yield path, end
     end.set()
-    sender.join()
+    sender.join(10)
 
 
 def test_a_live_camera_that_ends_is_removed(live: tuple[Path, threading.Event]) -> None:

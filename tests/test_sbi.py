@@ -40,7 +40,7 @@ from devices.virtual.sbi_simulator import (
     drawn,
     simulator,
 )
-from tests.sbi_services import HASTY, driver_at, identity, our_key, raw_service, trusted
+from tests.sbi_services import HASTY, driver_at, identity, lasting_port, our_key, raw_service, trusted
 
 LEFT_SLAP = tuple(FingerPosition)[7:]
 RIGHT_SLAP = tuple(FingerPosition)[2:6]
@@ -403,7 +403,7 @@ def test_encrypted_captures_are_opened_with_our_key(tmp_path: Path) -> None:
 
 
 def test_a_service_that_dies_is_gone_and_comes_back(tmp_path: Path) -> None:
-    settings = Settings(identity(), (SLAP,))
+    settings = Settings(identity(), (SLAP,), port=lasting_port())
     with simulator(settings) as port:
         driver = driver_at(port, trusted(tmp_path))
         device = opened(driver)
@@ -414,7 +414,7 @@ def test_a_service_that_dies_is_gone_and_comes_back(tmp_path: Path) -> None:
         assert driver.discover() == []
         with pytest.raises(DeviceRemoved):
             device.capture(CaptureSpec(LEFT_SLAP))
-    with simulator(replace(settings, port=port)):
+    with simulator(settings):
         assert [info.id for info in driver.discover()] == [device.info.id]
         assert records_of(device.capture(CaptureSpec(LEFT_SLAP[:1]))) == [(LEFT_SLAP[:1], 78)]
 

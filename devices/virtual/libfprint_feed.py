@@ -114,6 +114,7 @@ class LibfprintFeed:
                 try:
                     connected.sendall(message)
                 except OSError:  # closed or killed meanwhile; the next message finds out whether it is back
+                    connected.close()
                     connected = None
             self._messages.task_done()
         if connected is not None:

@@ -44,14 +44,19 @@ class Pcscd:
         self._program, self._setpriv = (_found(name) for name in ("pcscd", "setpriv"))
         if not _LIBRARY.exists():
             raise DeviceUnavailable("no virtual card readers: apt-get install vsmartcard-vpcd")
-        # Not below a test's own folder: as root we start it as nobody, who has to get there.
-        self._folder = Path(tempfile.mkdtemp(prefix="rekam-pcscd-"))
+        # Not below a folder of somebody's own: as root we start it as nobody, who has to get there.
+        self._folder = Path(
+            tempfile.mkdtemp(prefix="rekam-pcscd-", dir="/tmp" if os.geteuid() == 0 else None)
+        )
         self._folder.chmod(0o755)
         self._configuration = self._folder / "readers"
         self._configuration.mkdir(0o755)
         self.socket = self._folder / "comm"
         self.log = self._folder / "log"
         self.ports = _free_ports()
+        # Later ones ask polkit, and refuse everybody where there is none.
+        options = subprocess.run([self._program, "--help"], capture_output=True, text=True).stdout
+        self._options = ["--disable-polkit"] if "--disable-polkit" in options else []
         self._process: subprocess.Popen[bytes] | None = None
         # The kernel ends a daemon with the thread that started it: this one lives as long as we do.
         self._starting = ThreadPoolExecutor(1, thread_name_prefix="rekam-pcscd")
@@ -91,22 +96,25 @@ class Pcscd:
             _RUNTIME.mkdir(0o755, exist_ok=True)
         except PermissionError:
             raise DeviceUnavailable(f"pcscd wants its folder: sudo mkdir -m 755 {_RUNTIME}") from None
-        command = (self._program, "--foreground", "--config", str(self._configuration))
+        command = [self._program, "--foreground", "--config", str(self._configuration), *self._options]
         # Root's daemon would write, and at its end remove, the system's own /run/pcscd/pcscd.pid.
         nobody = _NOBODY if os.geteuid() == 0 else None
         with self.log.open("ab") as log, socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(self.socket))
             self.socket.chmod(0o666)
             listening.listen(64)
-            return subprocess.Popen(
-                [self._setpriv, "--pdeathsig", "KILL", "sh", "-c", _START, "sh", *command],
-                stdin=listening.fileno(),
-                stdout=log,
-                stderr=log,
-                user=nobody,
-                group=nobody,
-                extra_groups=None if nobody is None else (),
-            )
+            try:
+                return subprocess.Popen(
+                    [self._setpriv, "--pdeathsig", "KILL", "sh", "-c", _START, "sh", *command],
+                    stdin=listening.fileno(),
+                    stdout=log,
+                    stderr=log,
+                    user=nobody,
+                    group=nobody,
+                    extra_groups=None if nobody is None else (),
+                )
+            except OSError as error:  # as where root may become nobody else
+                raise DeviceUnavailable(f"pcscd cannot be started: {error}") from error
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the daemon as rudely as `how` says, and take its socket away."""
