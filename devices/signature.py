@@ -84,7 +84,7 @@ class SignaturePad:
 
         Raises `DeviceProtocolError` where it is something else, `DeviceUnavailable` where it may not be read.
         """
-        known: dict[Path, _State] | None = None  # until nothing that was begun before is still being written
+        known: set[_State] | None = None  # until nothing that was begun before is still being written
         fault: DeviceError | None = None
         seen, since = self._files(), time.monotonic()
         until = since + spec.seconds
@@ -93,8 +93,8 @@ class SignaturePad:
             if files != seen:
                 seen, since = files, now
             elif now - since >= self._params.settled_seconds:
-                known = files if known is None else known
-                new = [path for path, state in files.items() if known.get(path) != state]
+                known = set(files.values()) if known is None else known
+                new = [path for path, state in files.items() if state not in known]
                 if new:
                     try:
                         return self._captured(self._read(max(new, key=files.__getitem__)))

@@ -77,6 +77,18 @@ def test_nor_when_it_was_still_being_written_as_the_capture_began(name: str, tmp
     late.join()
 
 
+def test_nor_under_another_name(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(png(10, 10))
+    number = count()
+
+    def put_aside() -> None:
+        at = next(number)
+        (tmp_path / f"{at}.png").replace(tmp_path / f"{at + 1}.png")
+
+    with signing(put_aside):
+        assert outcome(tmp_path, 2) == TimedOut(2)
+
+
 def test_a_file_is_new_when_it_is_written_again_or_another_is_put_in_its_place(tmp_path: Path) -> None:
     pad, beside = tmp_path / "signed.png", tmp_path / "beside"
 
