@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from math import cos, sin
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -55,7 +56,10 @@ NUMBER = 4711  # of the person who does not exist
 OTHERS = 12
 EXPECTED = ("UNIQUE", "DUPLICATE")
 _THUMBS = (FingerPosition.RIGHT_THUMB, FingerPosition.LEFT_THUMB)
-_SIGNED = "<ink><trace>0 60, 30 10, 60 60, 90 10, 120 60</trace><trace>10 45, 150 40, 190 20</trace></ink>"
+_STROKE = [step / 8 for step in range(200)]
+_SIGNED = "<ink><trace>{}</trace></ink>".format(
+    ", ".join(f"{8 * t + 14 * cos(t):.0f} {60 + (30 - t / 2) * sin(t + t * t / 90):.0f}" for t in _STROKE)
+)
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 console = Console()
 app = typer.Typer(add_completion=False)
@@ -185,7 +189,7 @@ def _devices(
         sam.insert(TestSam(issuer))
         station = folder / "station.toml"
         station.write_text(
-            f'server = "{server}"\nspool = "{folder / "spool"}"\ngood_quality = 40\n\n'
+            f'server = "{server}"\nspool = "{folder / "spool"}"\n\n'
             f'[libfprint]\nvirtual_image = "{reader / "socket"}"\n\n'
             f'[sbi]\nroots = ["{root}"]\nenvironment = "{sbi.environment}"\n'
             f"first_port = {port}\nlast_port = {port}\n\n"
@@ -200,7 +204,7 @@ def _devices(
             "REKAM_SPOOL_PASSPHRASE": "a passphrase of the demo",
             "REKAM_SAM_CODE": issuer.code.hex(),
             SOCKET_VARIABLE: str(pcscd.socket),
-            "COLUMNS": str(console.width),
+            "COLUMNS": str(console.width if console.is_terminal else 110),
             **({"FORCE_COLOR": "1"} if console.is_terminal else {}),
         }
         try:
