@@ -61,7 +61,9 @@ def test_what_is_damaged_is_shown_and_can_be_given_up(cli: Cli, station: Path) -
     assert not list(spool_of(station).glob("*.spool"))
 
 
-def test_the_first_passphrase_is_asked_for_twice(station: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_passphrase_is_asked_for_twice_and_a_new_spool_is_said(
+    station: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     said: list[str] = []
     monkeypatch.delenv(PASSPHRASE, raising=False)
     monkeypatch.setattr(getpass, "getpass", lambda prompt: said.pop(0))
@@ -72,11 +74,13 @@ def test_the_first_passphrase_is_asked_for_twice(station: Path, monkeypatch: pyt
     said += [WORD, WORD]
     with opened_outbox(station, create=True):
         assert not said
+    assert "new spool" in capsys.readouterr().err
     assert (spool_of(station) / BOOK).exists()
     for create in (True, False):
         said += [WORD]
         with opened_outbox(station, create=create):
             assert not said
+        assert "new spool" not in capsys.readouterr().err
 
 
 def test_what_has_to_be_installed_is_said(station: Path) -> None:

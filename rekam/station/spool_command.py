@@ -89,9 +89,12 @@ def opened_outbox(
     from rekam.station.outbox import Outbox
 
     settings = load_station(station)
-    word = _passphrase(twice=create and not is_spool(settings.spool))
+    new = create and not is_spool(settings.spool)
+    word = _passphrase(twice=new)
     params = Params(settings.good_quality, settings.best_of, settings.seconds)
     with Spool.open(settings.spool, word, create=create) as spool:
+        if new:
+            err.print(f"a new spool is made: {settings.spool}", highlight=False, markup=False)
         for text in (*spool.notices, *spool.damaged.values()):
             err.print(text, highlight=False, markup=False)
         examiner = examiner_of(settings)
