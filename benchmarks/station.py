@@ -126,6 +126,7 @@ class TimedSpool(Spool):
 def ten_fingers(people: int = 12, others: int = 1000) -> None:
     """Capture to result of an encounter of ten fingers, in parts."""
     rows: list[dict[str, float]] = []
+    captures: list[float] = []
     decisions: list[str] = []
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as held:
         folder = Path(scratch)
@@ -146,16 +147,18 @@ def ten_fingers(people: int = 12, others: int = 1000) -> None:
             drivers = _scanners(folder / f"person-{number}", SEED + number)
             with Supervisor(drivers) as supervisor:
                 devices = [supervisor.open(info.provenance.driver, info.id) for info in supervisor.devices()]
-                row, decision = _encounter(
+                row, made, decision = _encounter(
                     box, client, examiner, devices, number, made_up_nik(others + number)
                 )
             if number:
                 rows.append(row)
+                captures.append(made)
                 decisions.append(decision)
     figures = {
         "people": people,
         "others": others,
         "seconds": {name: _spread([row.get(name, 0.0) for row in rows]) for name in rows[0]},
+        "captures": _spread(captures),
         "decisions": {one: decisions.count(one) for one in sorted(set(decisions))},
     }
     _keep("ten fingers", figures)
@@ -169,13 +172,14 @@ def _encounter(
     devices: list[OpenDevice],
     number: int,
     nik: str,
-) -> tuple[dict[str, float], str]:
-    """Seconds and captures of one encounter, and its decision."""
+) -> tuple[dict[str, float], int, str]:
+    """Seconds of one encounter in parts, how many captures it took, and its decision."""
     session = box.begin(
         Began(f"benchmark-{number}", nik, "benchmark", (DeviceKind.FINGERPRINT,), datetime.now(UTC))
     )
     examiner.clock = clock = Clock()
-    captures, begun, busy = 0, time.monotonic(), time.process_time()
+    captures, begun = 0, time.monotonic()
+    busy, theirs = time.process_time(), _children_seconds()
     with clock.part("session"):
         while (step := session.step) is not None:
             device = next(one for one in devices if one.info.provenance.driver == step.name)
@@ -190,7 +194,9 @@ def _encounter(
     with clock.part("service"):
         [sent] = box.send(client)
     row = {"capture to result": time.monotonic() - begun, **dict(sorted(clock.seconds.items()))}
-    return row | {"processor of the station": time.process_time() - busy, "captures": captures}, sent.decision
+    row["processor of the station"] = time.process_time() - busy
+    row["processor of service and devices"] = _children_seconds() - theirs
+    return row, captures, sent.decision
 
 
 def _scanners(folder: Path, owner: int) -> list[OpencvDriver]:
@@ -233,11 +239,12 @@ class Watcher(Terminal):
                 now - then
                 for now, then in zip((time.process_time(), _children_seconds()), self._busy, strict=True)
             )
+            frames = len(self._ages) - 1
             self.figures = {
-                "frames_per_second": round((len(self._ages) - 1) / spent, 1),
+                "frames_per_second": round(frames / spent, 1),
                 "age_seconds": _spread(self._ages),
-                "cores_of_the_station": round(ours / spent, 3),
-                "cores_of_its_device_processes": round(theirs / spent, 3),
+                "core_milliseconds_a_frame_station": round(1000 * ours / frames, 1),
+                "core_milliseconds_a_frame_device_processes": round(1000 * theirs / frames, 1),
             }
 
 
