@@ -3,10 +3,15 @@
 import io
 from datetime import UTC, datetime
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.synthetic_slaps import RIGHT_FOUR, Kind, drawn_slap, hands
+from capture.fingerprint.slap import Segmented, segment
+from capture.sample import Sample
 from devices.device import Captured
 from devices.frame import DeviceKind, Frame, Positions, Provenance, Record
 from devices.position import EyePosition, FingerPosition
@@ -89,3 +94,36 @@ def test_what_is_not_what_was_asked_for_is_short(captured: Captured, asked: tupl
     assert isinstance(unfit, Unfit)
     assert unfit.short
     assert unfit.advice
+
+
+def slap(image: NDArray[np.uint8]) -> Captured:
+    return Captured((Frame(image, FINGERPRINT, (), 500.0, NOW, OF),))
+
+
+def test_a_slap_that_may_be_of_the_other_hand_is_not_taken() -> None:
+    examiner, right = PipelineExaminer(), hands(3, RIGHT_FOUR)
+    whole = drawn_slap(right, RIGHT_FOUR, Kind.PLAIN, 1).image
+    # The little finger's tip is drawn up to where an index finger's would be.
+    shear = np.array([[1, 0, 0], [-0.45, 1, 360]], np.float32)
+    doubtful = cv2.warpAffine(whole, shear, whole.shape[::-1], borderValue=(240,)).astype(np.uint8)
+    between = segment(Sample(doubtful, 500.0), RIGHT_FOUR)
+    assert isinstance(between, Segmented)
+    assert 0.05 < between.hand < 0.95
+    asked = places(FINGERPRINT, RIGHT_FOUR)
+    unfit = examiner.examine(slap(doubtful), asked)
+    assert isinstance(unfit, Unfit)
+    assert "other hand" in unfit.advice
+    taken = examiner.examine(slap(whole), asked)
+    assert not isinstance(taken, Unfit)
+    assert [one.place for one in taken] == list(asked)
+
+
+def test_three_fingers_that_do_not_tell_their_hand_are_taken() -> None:
+    three = RIGHT_FOUR[:3]
+    image = drawn_slap(hands(3, RIGHT_FOUR), three, Kind.PLAIN, 1).image
+    of = segment(Sample(image, 500.0), three)
+    assert isinstance(of, Segmented)
+    assert of.hand < 0.95
+    taken = PipelineExaminer().examine(slap(image), places(FINGERPRINT, three))
+    assert not isinstance(taken, Unfit)
+    assert len(taken) == 3

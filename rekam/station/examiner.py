@@ -27,7 +27,6 @@ from rekam.session import Place, Seen, Unfit, places
 _SIGNATURE_SIDE = 1200
 _JPEG_QUALITY = 95
 _SURE_OF_HAND = 0.95
-_THUMBS = {FingerPosition.RIGHT_THUMB, FingerPosition.LEFT_THUMB}
 
 
 class PipelineExaminer:
@@ -78,7 +77,7 @@ class PipelineExaminer:
     def _slap(self, frame: Frame, asked: tuple[Place, ...]) -> tuple[Seen, ...] | Unfit:
         fingers = tuple(FingerPosition(place.code) for place in asked)
         match segment(_print(frame), fingers):
-            case Segmented() as found if found.hand >= _SURE_OF_HAND or set(fingers) <= _THUMBS:
+            case Segmented() as found if found.hand >= _SURE_OF_HAND or not _hand_shows(fingers):
                 return tuple(
                     self.judged(
                         Place(frame.kind, int(one.position)),
@@ -131,6 +130,15 @@ class PipelineExaminer:
                 face = self._faces.extract(decode_face_image(image))
                 template, quality = face.template, face.quality
         return Seen(place, image, template, quality, ppi, device)
+
+
+def _hand_shows(fingers: tuple[FingerPosition, ...]) -> bool:
+    """Whether these tell which hand it is: thumbs do not, nor index and ring finger without the little one.
+
+    Those two end about as far behind the middle finger, on either side of it.
+    """
+    digits = {(finger - 1) % 5 for finger in fingers}
+    return 0 not in digits and (4 in digits or not {1, 3} <= digits)
 
 
 def words_of(device: Provenance) -> str:
