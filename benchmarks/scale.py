@@ -3,9 +3,10 @@
     python -m benchmarks.scale --people 10000 --people 100000 --people 1000000 [--folder DIR] [--workers 2]
 
 Every step goes on where a killed run stopped: the shards of the population (`benchmarks.scale_population`),
-the gallery (in parts of 64,000 people, each a segment), and the probes (in blocks of 25, anew where the search has
-other parameters). `--again` forgets the probes, `--minutes` stops early and reports on what there is; the
-galleries are made anew where finger codes have changed. Sizes share their parts, and what was measured of other sizes stays in the results.
+the gallery (in parts of 64,000 people, each a segment; anew where finger codes have changed), and the probes
+(in blocks of 25; anew where the search has other parameters). `--again` forgets the probes, `--minutes` stops
+early and reports on what there is. Sizes share their parts, and what was measured of other sizes stays in the
+results.
 
 A mated probe is another capture of somebody enrolled; every fifth has all its fingers damaged. The true-mate
 recall is the share that a search returned, of those whose direct comparison with their mate passes the
