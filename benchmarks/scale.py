@@ -3,9 +3,10 @@
     python -m benchmarks.scale --people 10000 --people 100000 --people 1000000 [--folder DIR] [--workers 2]
 
 Every step goes on where a killed run stopped: the shards of the population (`benchmarks.scale_population`),
-the gallery (in parts of 64,000 people, each a segment), and the probes (in blocks of 25). `--again` forgets
-the probes, `--minutes` stops early and reports on what there is; the galleries are made anew where finger
-codes have changed. Sizes share their parts, and what was measured of other sizes stays in the results.
+the gallery (in parts of 64,000 people, each a segment; anew where finger codes have changed), and the probes
+(in blocks of 25; anew where the search has other parameters). `--again` forgets the probes, `--minutes` stops
+early and reports on what there is. Sizes share their parts, and what was measured of other sizes stays in the
+results.
 
 A mated probe is another capture of somebody enrolled; every fifth has all its fingers damaged. The true-mate
 recall is the share that a search returned, of those whose direct comparison with their mate passes the
@@ -14,6 +15,7 @@ the naming is done: by fingers, and where these do not name the mate by everythi
 whole process, templates to ranked result.
 """
 
+import hashlib
 import json
 import os
 import time
@@ -46,7 +48,7 @@ from matching.delta import Delta
 from matching.encounter import EncounterForm, compare_encounters, encounter_form, enough_evidence
 from matching.fingerprint.code import code_identity
 from matching.gallery import Gallery
-from matching.search import Snapshot
+from matching.search import PARAMS, Snapshot
 
 _Result = TypeVar("_Result")
 
@@ -560,7 +562,8 @@ def main(
     """Measure galleries of so many people."""
     for size in people:
         gallery = build_gallery(folder, size, workers)
-        results = folder / f"probes-{code_identity()[:12]}-{size}"
+        searched_so = hashlib.sha256(repr(PARAMS).encode()).hexdigest()[:8]
+        results = folder / f"probes-{code_identity()[:12]}-{searched_so}-{size}"
         results.mkdir(exist_ok=True)
         tasks = plan(probes)
         if again:

@@ -114,14 +114,23 @@ def write_arrays(path: Path, arrays: Arrays) -> dict[str, tuple[str, list[int], 
 def map_arrays(
     path: Path, table: Mapping[str, tuple[str, list[int], int, int]]
 ) -> dict[str, NDArray[np.generic]]:
-    """The arrays of a file, in the page cache, read-only. Raises `ValueError` where the file is cut short."""
+    """The arrays of a file, in the page cache, read-only.
+
+    Raises `ValueError` where the file is cut short, or holds anything but zeros between them: what is in an
+    array is for its checksum.
+    """
     whole = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.zeros(0, dtype=np.uint8)
     arrays = {}
+    end = 0
     for name, (dtype, shape, place, _) in table.items():
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if place + size > len(whole):
+        between, end = whole[end:place], place + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if end > len(whole):
             raise ValueError(f"{path.name} is cut short")
-        arrays[name] = np.asarray(whole[place : place + size]).view(dtype).reshape(shape)
+        if between.any():
+            raise ValueError(f"{path.name} is damaged before {name}")
+        arrays[name] = np.asarray(whole[place:end]).view(dtype).reshape(shape)
+    if whole[end:].any():
+        raise ValueError(f"{path.name} is damaged at its end")
     return arrays
 
 

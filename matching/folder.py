@@ -67,12 +67,16 @@ def publish(folder: Path, segments: Sequence[Segment], watermark: int) -> None:
     text = json.dumps(body)
     new = folder / f"{uuid4().hex}.json"
     with new.open("x") as file:
-        file.write(f"{zlib.crc32(text.encode()):08x}\n{text}\n")
+        file.write(f"{_crc(text)}\n{text}\n")
         file.flush()
         os.fsync(file.fileno())
     new.rename(folder / _MANIFEST)
     synced(folder)
     _clean(folder, {segment.file.path.name for segment in segments if segment.file is not None})
+
+
+def _crc(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _clean(folder: Path, kept: Iterable[str]) -> None:
@@ -91,7 +95,7 @@ def read(folder: Path) -> tuple[list[Segment], int]:
         crc, _, text = (folder / _MANIFEST).read_text().rstrip("\n").partition("\n")
         if crc.startswith("{"):  # before there were segments
             raise GalleryDamaged(f"the gallery in {folder} was made by another version: rebuild it")
-        if int(crc, 16) != zlib.crc32(text.encode()):
+        if crc != _crc(text):
             raise GalleryDamaged(f"the manifest in {folder} fails its checksum: rebuild the gallery")
         manifest = json.loads(text)
         if {name: manifest[name] for name in _versions()} != _versions():

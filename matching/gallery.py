@@ -37,7 +37,7 @@ class Params:
     """When segments are made and made anew."""
 
     # encounters after which the delta becomes a segment, and the most of a segment that is merged
-    sealed: int = 4096
+    sealed: int = 1024
     largest: int = 65_536
     # so many segments of a size become one
     merged: int = 4

@@ -58,6 +58,8 @@ class Sqlite:
 
     def fault(self, error: BaseException | None) -> StoreError:
         """What an error of sqlite3 means."""
+        if str(error).startswith("Could not decode to UTF-8"):  # and quotes the value
+            return StoreDamaged("the database is damaged, restore a backup: a text of it cannot be read")
         match getattr(error, "sqlite_errorcode", 0) & 0xFF:
             case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY:
                 return StoreFull(f"the disk is full, read-only or fails: {error}")

@@ -214,7 +214,7 @@ def test_an_index_of_an_older_format_is_refused(gallery: Gallery, tmp_path: Path
     _, text = manifest.read_text().splitlines()
     older = text.replace('"format": 4', '"format": 3')
     assert older != text
-    manifest.write_text(f"{zlib.crc32(older.encode()):x}\n{older}\n")
+    manifest.write_text(f"{zlib.crc32(older.encode()):08x}\n{older}\n")
     with pytest.raises(GalleryDamaged, match="another version"):
         Gallery.load(tmp_path)
 
@@ -248,6 +248,30 @@ def test_damage_is_noticed_in_every_file(
     assert len(Gallery.load(tmp_path)) == len(gallery)
     with pytest.raises(GalleryDamaged):
         Gallery.load(tmp_path / "nowhere")
+
+
+def test_every_byte_counts(tmp_path: Path) -> None:
+    gallery = Gallery()
+    for index in range(3):
+        gallery.add(index, index, one_finger(index))
+    gallery.save(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        last = len(whole) - (1 if path.suffix != ".json" else 2)  # but the end of the manifest's last line
+        for place in {*range(0, last, 13), last}:
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+            with pytest.raises(GalleryDamaged):
+                Gallery.load(tmp_path).verify()
+        path.write_bytes(whole)
+    assert len(Gallery.load(tmp_path)) == 3
+
+
+def test_a_checksum_that_was_altered_to_the_same_number_is_noticed(tmp_path: Path) -> None:
+    Gallery().save(tmp_path)
+    manifest = tmp_path / "gallery.json"
+    manifest.write_text(" " + manifest.read_text())
+    with pytest.raises(GalleryDamaged, match="checksum"):
+        Gallery.load(tmp_path)
 
 
 def one_finger(index: int) -> EncounterForm:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,19 @@ def test_a_damaged_page_is_told_as_damage(here: Place) -> None:
     path.write_bytes(content)
     with here.open() as store, pytest.raises(StoreDamaged), store.read() as reader:
         _ = [reader.encounter(f"e{number}") for number in range(50)]
+
+
+def test_a_damaged_text_is_told_as_damage_and_not_quoted(here: Place) -> None:
+    with here.open() as store:
+        enrol(store, 1)
+    with closing(sqlite3.connect(here.folder / DATABASE)) as database:
+        spoilt = "CAST(CAST(substr(nik, 1, 12) AS BLOB) || x'ff' AS TEXT)"
+        with database:
+            database.execute(f"UPDATE subject SET nik = {spoilt}")
+        [(start,)] = database.execute("SELECT substr(nik, 1, 12) FROM subject").fetchall()
+    with here.open() as store, pytest.raises(StoreDamaged) as damage, store.read() as reader:
+        _ = reader.subjects(None, 10)
+    assert start not in str(damage.value)
 
 
 def test_a_full_disk_keeps_nothing_of_the_transaction_even_if_the_fault_is_caught(
