@@ -269,6 +269,12 @@ def test_what_is_missing_is_declared_before_it_is_asked_for_and_changed_before_t
     assert "waiting" in cli("spool", "list", "--station", station).out
 
 
+def test_the_end_of_the_input_is_a_stop(cli: Cli, station: Path, keyboard: Callable[[str], None]) -> None:
+    keyboard("m\nface\nnot_captured\nm\n")  # and nothing to the question which
+    name = stopped(cli("capture", made_up_nik(1), "--station", station, "--no-send", status=5))
+    assert name in cli("spool", "list", "--station", station).out
+
+
 @pytest.mark.parametrize("wrong", ["1990-13-01", "01-07-1990", "19900701x"])
 def test_a_birth_date_is_checked_before_anything_is_captured(cli: Cli, station: Path, wrong: str) -> None:
     command = ("capture", made_up_nik(1), "--station", station, "--unattended", "--birth-date")

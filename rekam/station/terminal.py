@@ -15,7 +15,7 @@ from capture.quality import Feedback, Quality
 from devices.device import DeviceInfo
 from devices.frame import Frame
 from rekam.exchange import MissingReason
-from rekam.session import Place, Result, Session, Step, Verdict
+from rekam.session import Place, Result, Session, Step, Verdict, places
 from rekam.station.attendance import Choice, Decision
 
 _BAR = 30
@@ -39,7 +39,8 @@ class Terminal:
 
     def begins(self, session: Session, step: Step, device: DeviceInfo) -> None:
         """Say which device is asked for what."""
-        wanted = ", ".join(place.words for place in session.open_places(step))
+        asked = places(device.kind, session.spec(device).positions)
+        wanted = ", ".join(place.words for place in asked)
         of = device.provenance
         name = " ".join(filter(None, (of.maker, of.model))) or device.id
         self._say(f"[bold]{step.name}[/] ({wanted}) on {escape(name)}")
@@ -68,7 +69,13 @@ class Terminal:
             self._say(f"  [yellow]{result.verdict.value.replace('_', ' ')}[/]: {escape(line)}")
 
     def decide(self, session: Session, step: Step | None, result: Result | None) -> Decision:
-        """Ask the operator; without one, again and again, and then stop."""
+        """Ask the operator; without one, again and again, and then stop. The end of the input is a stop."""
+        try:
+            return self._decided(session, step, result)
+        except EOFError:
+            return Decision(Choice.STOP)
+
+    def _decided(self, session: Session, step: Step | None, result: Result | None) -> Decision:
         self._end_live()
         if step is None:
             self._console.print(summary(session))
@@ -99,8 +106,11 @@ class Terminal:
         return Decision(choice, self._places(had) if choice is Choice.DISCARD else ())
 
     def confirms(self, question: str) -> bool:
-        """The operator's yes or no; no without one."""
-        return not self._unattended and Confirm.ask(question, console=self._console, default=False)
+        """The operator's yes or no; no without one, and at the end of the input."""
+        try:
+            return not self._unattended and Confirm.ask(question, console=self._console, default=False)
+        except EOFError:
+            return False
 
     def _places(self, among: tuple[Place, ...]) -> tuple[Place, ...]:
         """One or several of these, by their words or `all`."""
