@@ -1,6 +1,7 @@
 """Services that tests of the SBI client talk to: bytes of our choice on a real port, and identities."""
 
 import random
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,17 @@ def lasting_port() -> int:
             return port
 
 
+def _read(connection: socket.socket) -> bytes:
+    """A whole request: what is closed with something unread in it is reset, not ended."""
+    head = b""
+    with connection.makefile("rb") as stream:
+        while (line := stream.readline()) not in (b"", b"\r\n"):
+            head += line
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        stream.read(int(length[1]) if length else 0)
+    return head
+
+
 @contextmanager
 def raw_service(answer: Callable[[bytes], Iterable[bytes]]) -> Iterator[int]:
     """A port that answers the first line of each request with some bytes, and closes."""
@@ -59,7 +71,7 @@ def raw_service(answer: Callable[[bytes], Iterable[bytes]]) -> Iterator[int]:
     def serve(connection: socket.socket) -> None:
         with closing(connection), suppress(OSError):
             connection.settimeout(10)
-            if request := connection.recv(1 << 16):
+            if request := _read(connection):
                 for part in answer(request.partition(b"\r\n")[0]):
                     if ended.is_set():
                         return

@@ -380,7 +380,7 @@ def test_cached_advice_is_worded_as_today(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_cache_follows_every_module_that_extraction_loads() -> None:
     loaded = (
         "import sys, capture.decode, capture.fingerprint.extract\n"
-        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('capture.')))"
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith(('capture.', 'devices.'))))"
     )
     files = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout
     no_say = {"errors.py", "quality.py", "trace.py"}
