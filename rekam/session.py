@@ -258,6 +258,14 @@ class Widened:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """Somebody else went on with it."""
+
+    operator: str
+    entry: Literal["resumed"] = "resumed"
+
+
+@dataclass(frozen=True, slots=True)
 class HolderSeen:
     """Whether who was captured holds the card, in words; `overruled`: the operator went on against it."""
 
@@ -293,7 +301,7 @@ class Reopened:
     entry: Literal["reopened"] = "reopened"
 
 
-Entry = Began | Widened | Taken | Declared | Discarded | HolderSeen | Sealed | Refused | Reopened
+Entry = Began | Resumed | Widened | Taken | Declared | Discarded | HolderSeen | Sealed | Refused | Reopened
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="entry")])
 Keep = Callable[[Entry], None]
 
@@ -332,6 +340,7 @@ class Session:
         if not entries or not isinstance(entries[0], Began):
             raise SpoolDamaged("a session has lost its beginning")
         self.began = entries[0]
+        self.operator = self.began.operator  # whoever captures now
         self._examiner = examiner
         self._keep = keep
         self._params = params
@@ -495,6 +504,12 @@ class Session:
             raise WrongState(f"the {place.words} is neither taken nor declared missing")
         self._add(Discarded(place.kind, place.code))
 
+    def taken_over(self, operator: str) -> None:
+        """This operator captures from here on; kept where it was another."""
+        self._require_open()
+        if operator != self.operator:
+            self._add(Resumed(operator))
+
     def widen(self, kinds: Iterable[DeviceKind]) -> None:
         """Capture these kinds as well: the office does now, as the service may have asked for."""
         self._require_open()
@@ -554,6 +569,8 @@ class Session:
                 self._drop(Place(entry.kind, entry.code))
             case HolderSeen():
                 self.holder = entry
+            case Resumed():
+                self.operator = entry.operator
             case Widened():
                 self._kinds.update(entry.kinds)
             case Sealed():
@@ -600,7 +617,7 @@ class Session:
 
     def _of_operator(self, forms: dict[Place, Form]) -> tuple[str, ...]:
         return tuple(
-            f"The {place.words} is the operator's own {own.words}: nothing of it is kept."
+            f"The {place.words} is an operator's own {own.words}: nothing of it is kept."
             for place, form in forms.items()
             for own, operators in self._operator
             if _same(form, operators)

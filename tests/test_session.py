@@ -516,7 +516,7 @@ def test_what_is_the_operators_own_is_refused_and_not_kept() -> None:
     helping = hands(0) | {FingerPosition.RIGHT_RING: hands(7, seed=3)[FingerPosition.RIGHT_INDEX]}
     result = of.capture(slap_scanner(shown(helping)))
     assert result.verdict is Verdict.OPERATOR
-    assert result.advice == ("The right ring is the operator's own right index: nothing of it is kept.",)
+    assert result.advice == ("The right ring is an operator's own right index: nothing of it is kept.",)
     for place in (p for step in of.steps if step.kind is FINGERPRINT for p in step.places):
         of.declare(place, MissingReason.NOT_CAPTURED)
     as_right = IrisTemplate(eye(7, LEFT).code, eye(7, LEFT).mask, RIGHT, 80)

@@ -337,7 +337,7 @@ def test_the_operators_own_face_is_never_taken_for_a_citizens(
     assert "operator Budi nothing is known here to compare with: face" in other.err
     assert "taken: face" in other.out
     seen = cli(*command, "Sari", "--operator-samples", own, status=5)
-    assert "The face is the operator's own face: nothing of it is kept." in seen.out
+    assert "The face is an operator's own face: nothing of it is kept." in seen.out
     assert "nothing is known" not in seen.err
 
 
