@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Queue
 from types import TracebackType
 from typing import Self
 
@@ -72,8 +72,28 @@ class Params:
 
     poll_seconds: float = 1.0
     most_seconds: float = 30.0  # between looks by a driver whose process ends each time
+    most_events: int = 4096  # that nobody has taken
     deadlines: Deadlines = field(default_factory=Deadlines)
     log: Path | None = None  # where libraries' own output goes
+
+    def pause(self, ended: int) -> float:
+        """Seconds until the next look, after `ended` in a row whose process ended."""
+        return min(self.poll_seconds * (1 << min(ended, 10)), self.most_seconds)
+
+
+class Events(Queue[Event]):
+    """The latest `most`; `lost` counts what nobody took in time."""
+
+    def __init__(self, most: int) -> None:
+        self.lost = 0
+        self._most = most
+        super().__init__()
+
+    def _put(self, item: Event) -> None:
+        if len(self.queue) == self._most:
+            self.queue.popleft()
+            self.lost += 1
+        self.queue.append(item)
 
 
 class _Opened:
@@ -89,7 +109,7 @@ class _Opened:
         return self.worker.info or self._info
 
     def health(self) -> Health:
-        """How it is, with `restarts`; at once, also while it captures or waits. Raises nothing."""
+        """How it is, with `restarts`; soon, also while it captures or waits. Raises nothing."""
         return self.worker.health()
 
     def close(self) -> None:
@@ -128,12 +148,12 @@ class OpenReader(_Opened):
 class Supervisor:
     """Watches `drivers`, whose names differ, until it is closed. Thread-safe.
 
-    `events` keeps everything that happened since the start until it is taken; what happened to one driver is
-    in order. A device that was pulled and put back between two looks is noticed if it was open and in use.
+    `events` keeps what happened until it is taken, the latest `most_events` of it; what happened to one driver
+    is in order. A device that was pulled and put back between two looks is noticed if it was open and in use.
     """
 
     def __init__(self, drivers: Sequence[Driver], params: Params = Params()) -> None:
-        self.events: SimpleQueue[Event] = SimpleQueue()
+        self.events = Events(params.most_events)
         self._watches = {driver.name: _Watch(driver, params, self.events) for driver in drivers}
         assert len(self._watches) == len(drivers), "drivers have different names"
 
@@ -158,7 +178,10 @@ class Supervisor:
         return OpenReader(worker, info)
 
     def health(self) -> dict[tuple[str, str], Health]:
-        """How each device is, by driver and id, and each driver itself, with an empty id. At once."""
+        """How each device is, by driver and id, and each driver itself, with an empty id.
+
+        At once, but for `Deadlines.health` for each device that turns out to be wedged.
+        """
         return {
             (name, device_id): health
             for name, watch in self._watches.items()
@@ -187,7 +210,7 @@ class Supervisor:
 class _Watch:
     """One driver, looked at from a thread of its own; `_lock` guards what is known, with its events."""
 
-    def __init__(self, driver: Driver, params: Params, events: SimpleQueue[Event]) -> None:
+    def __init__(self, driver: Driver, params: Params, events: Events) -> None:
         self._driver = driver
         self._params = params
         self._events = events
@@ -268,7 +291,7 @@ class _Watch:
                 opened = list(self._open.values())
             for worker in opened:
                 worker.check()
-            self._closing.wait(min(self._params.poll_seconds * 2**ended, self._params.most_seconds))
+            self._closing.wait(self._params.pause(ended))
 
     def _find(self, found: Sequence[DeviceInfo]) -> None:
         """Compare what is there with what was; what went since the look began may still be in it."""

@@ -48,6 +48,7 @@ class Deadlines:
 
     start: float = 30.0  # the process, loading its library, opening its device
     call: float = 10.0  # any call, and from one frame of a preview to the next
+    health: float = 1.5  # less than `busy`, so that a call comes through behind it
     close: float = 2.0
     busy: float = 2.0  # waiting for another thread's call
 
@@ -152,7 +153,10 @@ class DeviceWorker:
                 pass  # it has ended, and was reported
 
     def health(self) -> Health:
-        """How the device is, with `restarts`; starts nothing, and never waits for a call. Raises nothing."""
+        """How the device is, with `restarts`; starts nothing, and never waits for a call. Raises nothing.
+
+        A device that does not say within `Deadlines.health` is stuck, as with any call.
+        """
         figures = {"restarts": float(max(0, self.starts - 1))}
         if self.closed:
             return Health(Condition.REMOVED, "closed", figures)
@@ -163,7 +167,7 @@ class DeviceWorker:
                 return Health(Condition.FAILING, str(self.trouble or "no process runs"), figures)
             if self._previews is self._process:
                 return Health(Condition.BUSY, "shows a preview", figures | self._rate())
-            answer = cast(Health, self._answer(self._process, _Request("health"), self._deadlines.call))
+            answer = cast(Health, self._answer(self._process, _Request("health"), self._deadlines.health))
             return Health(answer.condition, answer.detail, figures | answer.figures)
         except DeviceRemoved as gone:
             return Health(Condition.REMOVED, str(gone), figures)

@@ -230,6 +230,22 @@ def test_health_is_told_at_once_and_calls_wait_for_each_other(tmp_path: Path) ->
     assert worker.pid is None
 
 
+def test_a_device_that_wedged_idle_holds_nobody_up_for_a_whole_call(
+    tmp_path: Path, reports: list[DeviceError | None]
+) -> None:
+    worker = DeviceWorker(MisbehavingDriver(tmp_path), "camera", Deadlines(call=10_000), reports.append)
+    worker.opened()
+    assert worker.pid
+    os.kill(worker.pid, signal.SIGSTOP)
+    asking = threading.Thread(target=worker.health)
+    asking.start()
+    await_true(lambda: worker._lock.locked() or not asking.is_alive())
+    assert capture(worker) == TimedOut(0.0)  # it waited until health had given up
+    asking.join(PATIENCE)
+    assert [type(report) for report in reports] == [DeviceStuck, type(None)]
+    worker.close()
+
+
 def test_an_interrupted_call_leaves_no_answer_behind(worker: DeviceWorker) -> None:
     worker.opened()
     ours = threading.get_ident()

@@ -118,6 +118,19 @@ def test_what_is_no_list_of_devices_ends_no_watch(supervisor: Supervisor, driver
     assert events(supervisor, is_attached("third"))[0] == Recovered(driver.name, "")
 
 
+def test_a_search_that_dies_all_night_is_tried_again_and_again() -> None:
+    assert [Params().pause(ended) for ended in (0, 1, 3, 10, 100_000)] == [1, 2, 8, 30, 30]
+
+
+def test_events_that_nobody_takes_do_not_pile_up(driver: MisbehavingDriver) -> None:
+    write(driver, "a b c d e f")
+    with Supervisor([driver], replace(PARAMS, most_events=4)) as supervisor:
+        supervisor.devices()
+        assert supervisor.events.lost == 2
+        latest = [Attached(driver.name, driver.info(device)) for device in "cdef"]
+        assert events(supervisor, is_attached("f")) == latest
+
+
 def test_processes_that_cannot_be_started_are_told_until_they_can(
     driver: MisbehavingDriver, tmp_path: Path
 ) -> None:
