@@ -210,7 +210,10 @@ class Began:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taken:
-    """A place that was captured. `poor`: the operator took it although it is not usable."""
+    """A place that was captured.
+
+    `poor`: the operator took it although it is not usable here, or the service sent one back before.
+    """
 
     kind: DeviceKind
     code: int
@@ -348,6 +351,7 @@ class Session:
         self._taken: dict[Place, Taken] = {}
         self._forms: dict[Place, Form] = {}
         self._declared: dict[Place, MissingReason] = {}
+        self._doubted: set[Place] = set()  # whose captures the service has sent back
         self._kinds = set(self.began.kinds)
         self.holder: HolderSeen | None = None
         self._sealed: Sealed | None = None
@@ -469,26 +473,33 @@ class Session:
         self._tries += 1
         for one in seen:
             before = self._best.get(one.place)
-            if before is None or _merit(one.quality) > _merit(before.quality):
+            if before is None or _merit(one) > _merit(before):
                 self._best[one.place] = one
-        best = tuple(self._best[place] for place in asked)
-        usable = all(_usable(one) for one in best)
-        good = usable and all(one.quality.score >= self._params.good for one in best)
-        if not good and not (usable and self._tries >= self._params.best_of):
-            return Result(Verdict.AGAIN, asked, _advice(best, self._params.good), seen, self._tries)
+        wanted = self._wanted()
+        poor = tuple(one for one in wanted if not _usable(one) or one.quality.score < self._params.good)
+        doubted = tuple(one for one in wanted if one.place in self._doubted)
+        enough = self._tries >= self._params.best_of and all(map(_usable, wanted))
+        if (poor or doubted) and not enough:
+            advice = _advice(poor) + tuple(
+                f"{one.place.words}: the service has sent one back, so the best of several counts."
+                for one in doubted
+            )
+            return Result(Verdict.AGAIN, asked, advice, seen, self._tries)
         # 4. Kept.
-        return self._accept(best, poor=False)
+        return self._accept(poor=False)
 
     def take_poor(self) -> Result:
         """Take the best of the captures made, by the operator's decision: the person has nothing better.
 
+        The service is told so of what is not usable here and of what it has sent back before.
+
         Raises `WrongState` where there is none that shows anything, or that shows several faces.
         """
         self._require_open()
-        best = tuple(self._best.values())
-        if not best or any(not _presentable(one) for one in best):
+        wanted = self._wanted()
+        if not wanted or not all(map(_presentable, wanted)):
             raise WrongState("there is no capture that could be taken: capture again, or declare it missing")
-        return self._accept(best, poor=True)
+        return self._accept(poor=True)
 
     def declare(self, place: Place, reason: MissingReason) -> None:
         """Declare missing what cannot be captured, with the operator's reason. Raises `WrongState`."""
@@ -505,7 +516,7 @@ class Session:
         self._add(Discarded(place.kind, place.code))
 
     def taken_over(self, operator: str) -> None:
-        """This operator captures from here on; kept where it was another."""
+        """Somebody captures from here on; kept where it was another operator before."""
         self._require_open()
         if operator != self.operator:
             self._add(Resumed(operator))
@@ -580,6 +591,7 @@ class Session:
             case Reopened():
                 self.refused = None
                 self._sealed, self.advice = None, entry.advice
+                self._doubted.update(entry.again)
                 for place in entry.again:
                     self._drop(place)
             case Began():
@@ -596,9 +608,25 @@ class Session:
         if self._sealed is not None:
             raise WrongState("the session is finished and waits to be sent")
 
-    def _accept(self, best: tuple[Seen, ...], *, poor: bool) -> Result:
+    def _wanted(self) -> tuple[Seen, ...]:
+        """The best of the captures made, of what is not taken yet."""
+        return tuple(one for place, one in self._best.items() if place not in self._taken)
+
+    def _better(self, one: Seen) -> bool:
+        """Whether this beats what was taken of its place, if anything was."""
+        before = self._taken.get(one.place)
+        if before is None:
+            return True
+        usable = not before.poor or one.place in self._doubted  # where `poor` need not mean not usable
+        return _merit(one) > (usable, True, before.quality)
+
+    def _accept(self, *, poor: bool) -> Result:
+        """Keep the best of the captures made. The operator's decision for a place stays with it."""
+        best = tuple(filter(self._better, self._best.values()))
         tries, now = self._tries, datetime.now(UTC)
         for one in best:
+            before = self._taken.get(one.place)
+            decided = poor if before is None else before.poor
             self._add(
                 Taken(
                     kind=one.place.kind,
@@ -609,7 +637,7 @@ class Session:
                     ppi=one.ppi,
                     device=one.device,
                     tries=tries,
-                    poor=poor and not _usable(one),
+                    poor=decided and (not _usable(one) or one.place in self._doubted),
                     at=now,
                 )
             )
@@ -625,14 +653,17 @@ class Session:
 
     def _twice(self, forms: dict[Place, Form]) -> tuple[str, ...]:
         """Each of these against what was taken before under another name, and against each other."""
-        said = []
-        for number, (place, form) in enumerate(forms.items()):
-            before = {other: taken for other, taken in self._forms.items() if other not in forms}
-            for other, taken in (before | dict(list(forms.items())[:number])).items():
-                if _same(form, taken):
-                    when = "was taken before" if other in before else "is shown beside it"
-                    said.append(f"The {place.words} is the same as the {other.words}, which {when}.")
-        return tuple(said)
+        shown = list(forms.items())
+        return tuple(
+            f"The {place.words} is the same as the {other.words}, which {when}."
+            for number, (place, form) in enumerate(shown)
+            for when, others in (
+                ("was taken before", self._forms.items()),
+                ("is shown beside it", shown[:number]),
+            )
+            for other, before in others
+            if other != place and _same(form, before)
+        )
 
     def _crossed(self, forms: dict[Place, Form]) -> tuple[str, ...]:
         """Each of these against what captures before showed as another place of the same step."""
@@ -687,18 +718,18 @@ def _short(asked: tuple[Place, ...], got: int) -> str:
     return f"{got} of {len(asked)} were seen ({words}): capture all again, or declare what is missing."
 
 
-def _advice(best: Sequence[Seen], good: int) -> tuple[str, ...]:
+def _advice(poor: Sequence[Seen]) -> tuple[str, ...]:
     """What to do better, place by place, the worst first."""
     said = []
-    for one in sorted(best, key=lambda one: _merit(one.quality)):
-        if not _usable(one) or one.quality.score < good:
-            advice = " ".join(feedback.advice for feedback in one.quality.feedback[:2])
-            said.append(f"{one.place.words}, quality {one.quality.score}: {advice or 'Try again.'}")
+    for one in sorted(poor, key=_merit):
+        advice = " ".join(feedback.advice for feedback in one.quality.feedback[:2])
+        said.append(f"{one.place.words}, quality {one.quality.score}: {advice or 'Try again.'}")
     return tuple(said)
 
 
-def _merit(quality: Quality) -> tuple[bool, int]:
-    return quality.usable, quality.score
+def _merit(seen: Seen) -> tuple[bool, bool, int]:
+    """What is usable before what could be sent, that before what could not, the better one first."""
+    return _usable(seen), _presentable(seen), seen.quality.score
 
 
 def _usable(seen: Seen) -> bool:

@@ -409,6 +409,74 @@ def test_what_is_not_usable_is_taken_only_by_the_operators_decision() -> None:
     assert all(s.best_effort for s in request.samples)
 
 
+def slap(shows: Hands, *quality: float) -> Captured:
+    """The right four fingers, index first."""
+    at = zip(RIGHT_FOUR, quality, strict=True)
+    return Captured(records=tuple(record(FINGERPRINT, (p,), shows[p].to_bytes(), one) for p, one in at))
+
+
+def test_what_was_taken_stays_where_the_rest_is_captured_anew_and_shows_it_no_better() -> None:
+    person, later = hands(0), hands(0, seed=5)
+    index, middle, ring, little = RIGHT_FOUR
+    kept = Kept()
+    of = session(kept)
+    worse = slap(later, 80, 60, 97, 10)  # a little finger that is not usable does not stand in the way
+    scanner = slap_scanner(slap(person, 95, 95, 95, 95), worse)
+    assert of.capture(scanner).verdict is Verdict.ACCEPTED
+    of.discard(Place(FINGERPRINT, index))
+    result = of.capture(scanner)
+    assert (result.verdict, result.tries) == (Verdict.ACCEPTED, 1)
+    assert [(one.place.code, one.quality.score) for one in result.seen] == [(index, 80), (ring, 97)]
+    for one in (of, Session(kept.entries, OfTemplates(), kept)):
+        assert {p.code: (t.quality, t.template) for p, t in one.taken.items()} == {
+            index: (80, later[index].to_bytes()),
+            middle: (95, person[middle].to_bytes()),
+            ring: (97, later[ring].to_bytes()),
+            little: (95, person[little].to_bytes()),
+        }
+
+
+def test_what_is_taken_poor_is_only_what_is_wanted() -> None:
+    index, middle, ring, little = RIGHT_FOUR
+    of = session()
+    scanner = slap_scanner(
+        slap(hands(0), 95, 20, 20, 95),
+        slap(hands(0, seed=1), 10, 25, 80, 10),
+        slap(hands(0, seed=2), 20, 15, 90, 96),
+    )
+    assert of.capture(scanner).verdict is Verdict.AGAIN
+    of.take_poor()
+    of.discard(Place(FINGERPRINT, index))
+    result = of.capture(scanner)
+    assert (result.verdict, len(result.advice)) == (Verdict.AGAIN, 1)
+    assert result.advice[0].startswith("right index, quality 10")
+    assert of.capture(scanner).verdict is Verdict.AGAIN
+    of.take_poor()
+    # A better capture of what was taken poor is as poor, unless it is usable.
+    assert {p.code: (t.quality, t.poor) for p, t in of.taken.items()} == {
+        index: (20, True),
+        middle: (25, True),
+        ring: (90, False),
+        little: (96, False),
+    }
+
+
+def test_what_shows_nothing_to_compare_does_not_stand_before_what_does() -> None:
+    class Blank(OfTemplates):
+        """Sees a quality, and nothing else, where there is one."""
+
+        def _seen(self, record: Record) -> Seen:
+            seen = super()._seen(record)
+            return seen if seen.quality.score != 20 else replace(seen, template=None)
+
+    of = Session.begin(began(), Blank(), Kept())
+    scanner = slap_scanner(slap(hands(0), 10, 90, 90, 90), slap(hands(0), 20, 90, 90, 90))
+    for _ in range(2):
+        assert of.capture(scanner).verdict is Verdict.AGAIN
+    of.take_poor()
+    assert of.taken[Place(FINGERPRINT, RIGHT_FOUR[0])].quality == 10
+
+
 def test_several_faces_are_not_taken_however_hard_the_capture() -> None:
     class Crowd(OfTemplates):
         def examine(self, captured: Captured, asked: tuple[Place, ...]) -> tuple[Seen, ...] | Unfit:
@@ -496,6 +564,19 @@ def test_the_best_of_captures_with_other_names_is_not_taken_for_four_fingers(qua
     assert of.capture(scanner).verdict is Verdict.ACCEPTED
     taken = {place.code: entry.template for place, entry in of.taken.items()}
     assert taken == {p: hands(0)[p].to_bytes() for p in RIGHT_FOUR}
+
+
+def test_fingers_captured_anew_are_compared_with_those_that_stay_beside_them() -> None:
+    index, middle, ring, little = RIGHT_FOUR
+    shifted = instead(hands(0, seed=3), {index: middle, middle: ring, ring: little, little: THUMBS[1]})
+    of = session()
+    scanner = slap_scanner(shown(hands(0)), shifted)
+    assert of.capture(scanner).verdict is Verdict.ACCEPTED
+    of.discard(Place(FINGERPRINT, index))
+    result = of.capture(scanner)
+    assert result.verdict is Verdict.SAME
+    assert result.advice[0] == "The right index is the same as the right middle, which was taken before."
+    assert index not in {place.code for place in of.taken}
 
 
 def test_one_eye_shown_as_both_is_found() -> None:
@@ -673,7 +754,36 @@ def test_what_the_service_wants_again_reopens_the_session(tmp_path: Path) -> Non
         assert of.advice[0].startswith("right index: ")
         assert of.step is not None
         assert of.open_places(of.step) == (index,)
-        fill(of, person)
+        scanner = slap_scanner(shown(person))
+        for verdict in (
+            Verdict.AGAIN,
+            Verdict.AGAIN,
+            Verdict.ACCEPTED,
+        ):  # the station's "good" was not enough
+            result = of.capture(scanner)
+            assert result.verdict is verdict
+        of.seal()
+        [one] = box.send(over(service.client))
+        assert (one.sync, one.decision) == (Sync.RECORDED, "UNIQUE")
+
+
+def test_what_the_service_sent_back_is_taken_all_the_same_by_the_operators_decision(tmp_path: Path) -> None:
+    finger = hands(1)[FingerPosition.RIGHT_INDEX]
+    assert isinstance(finger, FingerprintTemplate)
+    four = {name: getattr(finger, name)[:4] for name in ("x", "y", "direction", "ending", "reliability")}
+    person = hands(1) | {FingerPosition.RIGHT_INDEX: replace(finger, **four)}  # there is no more of it
+    with running(tmp_path / "data") as service, opened(tmp_path / "spool") as spool:
+        box = Outbox(spool, OfTemplates())
+        fill(box.begin(began("e1", number=1)), person)
+        assert box.send(over(service.client))[0].sync is Sync.REOPENED
+        of = box.resume("e1")
+        result = of.capture(slap_scanner(shown(person)))  # of quality 80
+        assert (result.verdict, len(result.advice)) == (Verdict.AGAIN, 1)
+        assert result.advice[0].startswith("right index: the service")
+        assert of.take_poor().verdict is Verdict.ACCEPTED
+        of = box.resume("e1")
+        assert [place.code for place, taken in of.taken.items() if taken.poor] == [FingerPosition.RIGHT_INDEX]
+        of.seal()
         [one] = box.send(over(service.client))
         assert (one.sync, one.decision) == (Sync.RECORDED, "UNIQUE")
 
