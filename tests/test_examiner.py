@@ -127,3 +127,42 @@ def test_three_fingers_that_do_not_tell_their_hand_are_taken() -> None:
     taken = PipelineExaminer().examine(slap(image), places(FINGERPRINT, three))
     assert not isinstance(taken, Unfit)
     assert len(taken) == 3
+
+
+@pytest.mark.parametrize("ppi", [1.0, 239.0, 1601.0, 9999.0])
+@pytest.mark.parametrize("asked", [RIGHT_FOUR, (INDEX,)])
+def test_prints_of_a_resolution_that_no_scanner_has_are_refused(
+    ppi: float, asked: tuple[FingerPosition, ...]
+) -> None:
+    claimed = Frame(np.full((1500, 1600), 240, np.uint8), FINGERPRINT, (), ppi, NOW, OF)
+    unfit = PipelineExaminer().examine(Captured((claimed,)), places(FINGERPRINT, asked))
+    assert isinstance(unfit, Unfit)
+    assert f"{ppi:g} ppi" in unfit.advice
+
+
+def test_a_glass_larger_than_any_is_refused() -> None:
+    vast = Frame(np.full((240, 8 * 240 + 1), 240, np.uint8), FINGERPRINT, (), 240.0, NOW, OF)
+    unfit = PipelineExaminer().examine(Captured((vast,)), FINGERS)
+    assert isinstance(unfit, Unfit)
+    assert "too large" in unfit.advice
+
+
+@pytest.mark.parametrize("finger", [INDEX, FingerPosition.RIGHT_LITTLE, FingerPosition.LEFT_THUMB])
+def test_a_finger_alone_on_the_glass_of_a_slap_is_found(finger: FingerPosition) -> None:
+    alone = drawn_slap(hands(3, (finger,)), (finger,), Kind.PLAIN, 1).image
+    (asked,) = places(FINGERPRINT, (finger,))
+    taken = PipelineExaminer().examine(slap(alone), (asked,))
+    assert not isinstance(taken, Unfit), taken.advice
+    (seen,) = taken
+    assert seen.place == asked
+    assert seen.quality.usable
+    with Image.open(io.BytesIO(seen.image)) as image:
+        assert max(image.size) < 800 < max(alone.shape)
+
+
+def test_two_fingers_for_one_on_the_glass_of_a_slap_are_told() -> None:
+    pair = drawn_slap(hands(3, (INDEX, MIDDLE)), (INDEX, MIDDLE), Kind.PLAIN, 1).image
+    unfit = PipelineExaminer().examine(slap(pair), places(FINGERPRINT, (INDEX,)))
+    assert isinstance(unfit, Unfit)
+    assert unfit.short
+    assert "2 of 1 fingers" in unfit.advice

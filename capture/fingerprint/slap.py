@@ -441,8 +441,7 @@ def _confidence(found: list[_Found], asked: tuple[FingerPosition, ...], params: 
     widths = np.log([one.width for one in found])
     # 2. The likelihood of each hand: the digits asked for in their order, and the other hand's in its order.
     digits = np.array([(position - 1) % 5 - 1 for position in asked])
-    mirrored = 3 - digits if len(asked) == 4 else digits[::-1]
-    this, other = (_log_likelihood(x, y, widths, order, params) for order in (digits, mirrored))
+    this, other = (_log_likelihood(x, y, widths, order, params) for order in (digits, digits[::-1]))
     return 1 / (1 + exp(float(np.clip(other - this, -30, 30))))
 
 

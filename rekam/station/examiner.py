@@ -9,8 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from capture.decode import check_signature, decode_face_image, decode_image, decode_iris_image
-from capture.errors import CaptureError
+from capture.decode import (
+    DecodeLimits,
+    check_signature,
+    decode_face_image,
+    decode_image,
+    decode_iris_image,
+)
+from capture.errors import CaptureError, ImageProblem, ImageRefused
 from capture.face.embedder import DlibEmbedder
 from capture.face.extract import FaceExtractor
 from capture.fingerprint.extract import FingerprintExtractor
@@ -26,7 +32,9 @@ from rekam.session import Place, Seen, Unfit, places
 
 _SIGNATURE_SIDE = 1200
 _JPEG_QUALITY = 95
-_SURE_OF_HAND = 0.95
+SURE_OF_HAND = 0.95
+_LIMITS = DecodeLimits()
+_LARGEST_GLASS = 8.0  # inches a side
 
 
 class PipelineExaminer:
@@ -59,7 +67,7 @@ class PipelineExaminer:
             return Unfit(f"The device gave {given} for {wanted}: capture all again.", short=True)
         try:
             match shown:
-                case [Frame(kind=DeviceKind.FINGERPRINT) as slap] if len(asked) > 1:
+                case [Frame(kind=DeviceKind.FINGERPRINT) as slap] if len(asked) > 1 or _of_slap(slap):
                     return self._slap(slap, asked)
                 case _ if len(shown) < len(asked):
                     return Unfit("The device gave several in one picture: capture one by one.", short=True)
@@ -77,7 +85,7 @@ class PipelineExaminer:
     def _slap(self, frame: Frame, asked: tuple[Place, ...]) -> tuple[Seen, ...] | Unfit:
         fingers = tuple(FingerPosition(place.code) for place in asked)
         match segment(_print(frame), fingers):
-            case Segmented() as found if found.hand >= _SURE_OF_HAND or not _hand_shows(fingers):
+            case Segmented() as found if found.hand >= SURE_OF_HAND or not hand_shows(fingers):
                 return tuple(
                     self.judged(
                         Place(frame.kind, int(one.position)),
@@ -132,13 +140,13 @@ class PipelineExaminer:
         return Seen(place, image, template, quality, ppi, device)
 
 
-def _hand_shows(fingers: tuple[FingerPosition, ...]) -> bool:
-    """Whether these tell which hand it is: thumbs do not, nor index and ring finger without the little one.
+def hand_shows(fingers: tuple[FingerPosition, ...]) -> bool:
+    """Whether these tell their hand: no single one does, no thumbs, nor index and ring without the little one.
 
     Those two end about as far behind the middle finger, on either side of it.
     """
     digits = {(finger - 1) % 5 for finger in fingers}
-    return 0 not in digits and (4 in digits or not {1, 3} <= digits)
+    return len(digits) > 1 and 0 not in digits and (4 in digits or not {1, 3} <= digits)
 
 
 def words_of(device: Provenance) -> str:
@@ -148,8 +156,24 @@ def words_of(device: Provenance) -> str:
 
 
 def _print(frame: Frame) -> Sample:
-    """A frame as a print, 500 ppi where the device does not say."""
-    return Sample(_grey(frame.pixels), frame.ppi or 500)
+    """A frame as a print, 500 ppi where the device does not say; raises `ImageRefused`.
+
+    What no scanner has is refused before it is made 500 ppi: one of 1 ppi would take hundreds of gigabytes.
+    """
+    ppi, sides = frame.ppi or 500.0, frame.pixels.shape[:2]
+    if not _LIMITS.min_ppi <= ppi <= _LIMITS.max_ppi:
+        raise ImageRefused(ImageProblem.RESOLUTION_OUT_OF_RANGE, f"the device says {ppi:g} ppi")
+    if max(sides) > _LARGEST_GLASS * ppi:
+        raise ImageRefused(
+            ImageProblem.TOO_MANY_PIXELS, f"{max(sides) / ppi:.1f} inches, too large for a hand"
+        )
+    return Sample(_grey(frame.pixels), ppi)
+
+
+def _of_slap(frame: Frame) -> bool:
+    """Whether a frame is of a glass on which a single finger must be looked for."""
+    height, width = (side / (frame.ppi or 500) for side in frame.pixels.shape[:2])
+    return max(height, width) > _LIMITS.max_inches or height * width > _LIMITS.max_square_inches
 
 
 def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
