@@ -36,7 +36,7 @@ from benchmarks import synthetic_irises, synthetic_prints
 from benchmarks.encounters import enroll_request, made_up_nik
 from benchmarks.population import TEN_FINGERS, person
 from benchmarks.provenance import provenance
-from benchmarks.server_process import ServerProcess
+from benchmarks.server_process import Broken, server
 from benchmarks.synthetic_portraits import portrait
 from capture.fingerprint.extract import FingerprintExtractor
 from capture.fingerprint.template import ExtractorChoice
@@ -106,13 +106,15 @@ def main(
     decisions, seconds = [], []
     with ExitStack() as held:
         console.print("starting the service and what stands for devices", highlight=False)
-        server = ServerProcess(folder)
-        server.start()
-        held.callback(server.stop)
-        with Client(server.address) as client:
+        try:
+            service = held.enter_context(server(folder))
+        except Broken as error:
+            console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+            raise typer.Exit(1) from None
+        with Client(service.address) as client:
             _enrol_others(client)
         issuer = TestIssuer()
-        card, feed, environment = held.enter_context(_devices(out, folder, issuer, server.address))
+        card, feed, environment = held.enter_context(_devices(out, folder, issuer, service.address))
         visitor = Visitor(out, feed)
         _rekam(environment, "devices", "list")
         for visit, picture in enumerate(pictures, 1):
@@ -170,7 +172,7 @@ def _rekam(environment: dict[str, str], *words: str, hears: Callable[[str], None
 
 @contextmanager
 def _devices(
-    out: Path, folder: Path, issuer: TestIssuer, server: str
+    out: Path, folder: Path, issuer: TestIssuer, address: str
 ) -> Iterator[tuple[Slot, LibfprintFeed, dict[str, str]]]:
     """Everything that stands for a device, and the station's settings: card slot, thumbs, environment."""
     identity = Identity.generated()
@@ -189,7 +191,7 @@ def _devices(
         sam.insert(TestSam(issuer))
         station = folder / "station.toml"
         station.write_text(
-            f'server = "{server}"\nspool = "{folder / "spool"}"\n\n'
+            f'server = "{address}"\nspool = "{folder / "spool"}"\n\n'
             f'[libfprint]\nvirtual_image = "{reader / "socket"}"\n\n'
             f'[sbi]\nroots = ["{root}"]\nenvironment = "{sbi.environment}"\n'
             f"first_port = {port}\nlast_port = {port}\n\n"
@@ -200,7 +202,7 @@ def _devices(
         environment = {
             **os.environ,
             "REKAM_STATION": str(station),
-            "REKAM_SERVER": server,
+            "REKAM_SERVER": address,
             "REKAM_SPOOL_PASSPHRASE": "a passphrase of the demo",
             "REKAM_SAM_CODE": issuer.code.hex(),
             SOCKET_VARIABLE: str(pcscd.socket),

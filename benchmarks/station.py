@@ -37,7 +37,7 @@ from benchmarks import synthetic_irises, synthetic_prints
 from benchmarks.encounters import enroll_request, made_up_nik
 from benchmarks.population import TEN_FINGERS, person
 from benchmarks.provenance import ROOT, provenance
-from benchmarks.server_process import ServerProcess
+from benchmarks.server_process import server
 from benchmarks.synthetic_portraits import portrait
 from benchmarks.synthetic_slaps import LEFT_FOUR, RIGHT_FOUR, THUMBS, Kind, drawn_slap, hands
 from capture.quality import Feedback, Quality
@@ -130,10 +130,8 @@ def ten_fingers(people: int = 12, others: int = 1000) -> None:
     decisions: list[str] = []
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as held:
         folder = Path(scratch)
-        server = ServerProcess(folder)
-        server.start()
-        held.callback(server.stop)
-        client = held.enter_context(Client(server.address))
+        service = held.enter_context(server(folder))
+        client = held.enter_context(Client(service.address))
         for number in range(others):
             request = enroll_request(
                 f"other-{number}", made_up_nik(number), person(number, SEED, TEN_FINGERS)
