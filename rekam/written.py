@@ -8,10 +8,11 @@ from pathlib import Path
 from rekam.errors import NotWritten
 
 
-def written(path: Path, data: bytes) -> None:
+def written(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write `data` to `path`; where that fails, an older file stays as it was and no part of a new one.
 
-    A link is followed. What is no plain file (standard output, a pipe, a device) is written directly.
+    `private`: none but its owner can read it, whoever could read the older one. A link is followed. What is
+    no plain file (standard output, a pipe, a device) is written directly.
     Raises `NotWritten`, which names the file.
     """
     require_writable(path)
@@ -22,8 +23,10 @@ def written(path: Path, data: bytes) -> None:
         target = Path(os.path.realpath(path))
         partial = target.with_name(f".{secrets.token_hex(8)}.partial")
         try:
-            partial.write_bytes(data)
-            if target.exists():
+            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            if target.exists() and not private:
                 shutil.copymode(target, partial)
             partial.replace(target)
         finally:

@@ -20,26 +20,44 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 
 from benchmarks.encounters import made_up_nik
 from benchmarks.synthetic_portraits import portrait
 from benchmarks.synthetic_prints import impression
 from benchmarks.synthetic_slaps import LEFT_FOUR, RIGHT_FOUR, Hands, Kind, drawn_slap, hands
-from devices.device import Captured, CaptureSpec, TimedOut
+from capture.quality import Feedback, Quality
+from devices.device import Captured, CaptureSpec, DeviceInfo, TimedOut
 from devices.ektp import CardFile, Personalisation
-from devices.errors import DeviceRemoved
+from devices.errors import DeviceRemoved, DeviceUnavailable
 from devices.frame import DeviceKind, Frame, Provenance
+from devices.opencv_camera import OpencvDriver
 from devices.position import FingerPosition
 from devices.supervisor import Supervisor
 from devices.virtual.ektp_card import EktpCard
 from devices.virtual.sbi_simulator import SLAP, FolderPictures, simulator
 from devices.virtual.sbi_simulator import Settings as SbiSettings
 from devices.virtual.test_sam import TestIssuer, TestSam
-from rekam.errors import InvalidSettings
-from rekam.session import Began, Entry, HolderSeen, Session, Unfit, Verdict, places, read_entry
+from rekam.errors import InvalidSettings, SpoolError
+from rekam.exchange import MissingReason
+from rekam.session import (
+    FACE,
+    Began,
+    Entry,
+    HolderSeen,
+    Result,
+    Seen,
+    Session,
+    Unfit,
+    Verdict,
+    places,
+    read_entry,
+)
 from rekam.spool import Spool
+from rekam.station.attendance import Attendance, Choice, Decision
 from rekam.station.examiner import PipelineExaminer
 from rekam.station.settings import drivers, examiner_of, load_station
+from rekam.station.terminal import Terminal
 from tests.card_places import CARD, SAM, card_table, personalisation
 from tests.conftest import ROOT
 from tests.sbi_services import identity
@@ -200,13 +218,90 @@ def test_devices_are_listed_watched_and_their_health_is_shown(cli: Cli, station:
     assert watched.count("detached opencv-face") == 1
 
 
+def test_what_the_settings_name_and_is_not_there_is_said(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "station.toml"
+    file.write_text('[face_camera]\nsources = ["/nowhere/camera"]\n[signature]\npads = ["/nowhere/pad"]\n')
+    listed = cli("devices", "list", "--station", file)
+    assert "no devices" in listed.out
+    assert "face_camera.sources: there is no /nowhere/camera" in listed.err
+    assert "signature.pads: there is no /nowhere/pad" in listed.err
+
+
+# The terminal, and which device is asked ----------------------------------------------------------------
+
+
+def begun(*kinds: DeviceKind) -> Session:
+    began = Began("e1", made_up_nik(0), "Sari", kinds, NOW)
+    return Session.begin(began, PipelineExaminer(), lambda entry: None)
+
+
+def terminal() -> tuple[Terminal, io.StringIO]:
+    """An operator's, and what it shows."""
+    shown = io.StringIO()
+    return Terminal(Console(file=shown, force_terminal=True, width=200), unattended=False), shown
+
+
+def test_a_reader_of_single_fingers_is_asked_for_one() -> None:
+    asks, shown = terminal()
+    session = begun(DeviceKind.FINGERPRINT)
+    assert session.step is not None
+    one_by_one = tuple((position,) for position in FingerPosition if position)
+    of = Provenance("virtual", "reader", model="small")
+    asks.begins(session, session.step, DeviceInfo("reader", DeviceKind.FINGERPRINT, of, one_by_one))
+    assert "(right index) on small" in shown.getvalue()
+    assert "right middle" not in shown.getvalue()
+
+
+def test_an_empty_line_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    asks, shown = terminal()
+    session = begun(DeviceKind.FACE)
+    typed = ("m", "", "m", "face", "", "m", "face", "bandaged")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join((*typed, ""))))
+    decided = asks.decide(session, session.step, None)
+    assert decided == Decision(Choice.MISSING, (FACE,), MissingReason.BANDAGED)
+    session.declare(FACE, MissingReason.BANDAGED)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("d\n\n\n"))
+    assert asks.decide(session, None, None) == Decision(Choice.AGAIN)
+    assert shown.getvalue().count("goes back") == 6
+
+
+def test_the_live_bar_shows_no_number_and_a_usable_capture_is_told_from_a_poor_one() -> None:
+    asks, shown = terminal()
+    session = begun(DeviceKind.FACE)
+    frame = Frame(portrait(1), DeviceKind.FACE, (), None, NOW, Provenance("virtual", "camera"))
+    asks.live(frame, Quality(77, usable=True), (Feedback.HEAD_TILTED,))
+    assert Feedback.HEAD_TILTED.advice in shown.getvalue()
+    assert "77" not in shown.getvalue()
+    for usable in (True, False):
+        seen = (Seen(FACE, b"", None, Quality(65, usable=usable)),)
+        asks.result(session, Result(Verdict.AGAIN, (FACE,), ("face, quality 65: Try again.",), seen))
+        assert shown.getvalue().count("can be used as it is") == 1
+
+
+def test_after_a_fault_the_next_device_that_fits_is_asked(tmp_path: Path) -> None:
+    for name in ("broken", "whole"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (200, 100), "white").save(tmp_path / "whole" / "1.png")
+    (tmp_path / "broken" / "1.png").write_text("no picture")
+    kind, shown = DeviceKind.SIGNATURE, io.StringIO()
+    cameras = [OpencvDriver((tmp_path / name,), kind, name) for name in ("broken", "whole")]
+    session = begun(kind)
+    with (
+        Supervisor(cameras) as supervisor,
+        Terminal(Console(file=shown, width=200), unattended=True, patience=2) as operator,
+        Attendance(supervisor, PipelineExaminer(), operator) as attendance,
+    ):
+        assert attendance.attend(session), shown.getvalue()
+    assert shown.getvalue().index("on broken") < shown.getvalue().index("on whole")
+
+
 # rekam capture ------------------------------------------------------------------------------------------
 
 
 def test_an_encounter_is_captured_offline_shown_and_sent_later(
     cli: Cli, station: Path, tmp_path: Path, signer: None
 ) -> None:
-    picture = tmp_path / "seen.png"
+    picture = tmp_path / "seen.xyz"  # a PNG, whatever its name
     command = ("capture", made_up_nik(1), "--station", station, "--unattended", "--picture", picture)
     with signing(lambda: (tmp_path / "signed.inkml").write_text(INK)):
         ran = cli(*command, "--no-send")
@@ -215,6 +310,7 @@ def test_an_encounter_is_captured_offline_shown_and_sent_later(
     with Image.open(picture) as image:
         seen = np.array(image)
     assert seen.std() > 20
+    assert picture.stat().st_mode & 0o777 == 0o600
     assert "waiting" in cli("spool", "list", "--station", station).out
     cli("spool", "send", "--station", station, "--server", "127.0.0.1:1", status=4)  # nobody answers
     with running(tmp_path / "data", required_modalities=["face"]) as service:
@@ -275,18 +371,55 @@ def test_the_end_of_the_input_is_a_stop(cli: Cli, station: Path, keyboard: Calla
     assert name in cli("spool", "list", "--station", station).out
 
 
-@pytest.mark.parametrize("wrong", ["1990-13-01", "01-07-1990", "19900701x"])
-def test_a_birth_date_is_checked_before_anything_is_captured(cli: Cli, station: Path, wrong: str) -> None:
-    command = ("capture", made_up_nik(1), "--station", station, "--unattended", "--birth-date")
-    assert "written YYYY-MM-DD" in cli(*command, wrong, status=1).err
-    assert not list((station.parent / "spool").glob("*.spool"))
+@pytest.mark.parametrize(
+    "end", [KeyboardInterrupt(), SpoolError("no space left"), DeviceUnavailable("there is no reader")]
+)
+def test_whatever_ends_a_capture_its_name_is_told(
+    cli: Cli, station: Path, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    def attend(attendance: Attendance, session: Session) -> bool:
+        raise end
+
+    monkeypatch.setattr(Attendance, "attend", attend)
+    ran = cli("capture", made_up_nik(1), "--station", station, "--unattended", "--no-send", status=5)
+    assert (str(end) or "interrupted") in ran.err
+    assert [stopped(ran)] == [file.stem for file in (station.parent / "spool").glob("2*.spool")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("123",), "16 digits"),
+        ((made_up_nik(1), "--birth-date", "1990-13-01"), "written YYYY-MM-DD"),
+        ((made_up_nik(1), "--birth-date", "01-07-1990"), "written YYYY-MM-DD"),
+        ((made_up_nik(1), "--birth-date", "19900701x"), "written YYYY-MM-DD"),
+        ((made_up_nik(1), "--picture", "/nowhere/seen.png"), "there is no folder"),
+    ],
+)
+def test_what_was_asked_for_is_checked_before_there_is_a_spool(
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    file = tmp_path / "station.toml"
+    file.write_text(f'spool = "{tmp_path / "spool"}"\n')
+    assert words in cli("capture", *arguments, "--station", file, "--unattended", status=1).err
+    assert not (tmp_path / "spool").exists()
+
+
+def test_an_image_of_the_operator_that_is_none_is_named(cli: Cli, station: Path) -> None:
+    own = station.parent / "own"
+    own.mkdir()
+    (own / "face.png").write_text("no picture")
+    command = ("capture", made_up_nik(1), "--station", station, "--unattended", "--operator-samples", own)
+    assert "--operator-samples: face.png: " in cli(*command, status=1).err
 
 
 def test_a_birth_date_that_is_not_the_niks_is_said(cli: Cli, station: Path, signer: None) -> None:
     only = changed(station, 'captures = ["signature"]')
     command = ("capture", "3273014107900001", "--station", only, "--unattended", "--no-send", "--birth-date")
     assert "differs from the one given" in cli(*command, "1991-07-01").err
-    assert "differs" not in cli(*command, "1990-07-01").err
+    same = cli(*command, "1990-07-01", "--picture", "/dev/full")
+    assert "differs" not in same.err
+    assert "/dev/full cannot be written: No space left" in same.err  # and it waits all the same
 
 
 def test_what_the_service_refused_as_missing_is_captured_after_all(
@@ -523,7 +656,9 @@ def test_a_card_that_proves_nothing_stops_and_is_asked_for_again(
         resume = ("capture", "--resume", stopped(doubted), *options)
         table.card.remove()
         table.card.insert(card_of(issuer, made_up_nik(2)))
-        assert "another card" in cli(*resume, status=1).err
+        another = cli(*resume, status=5)
+        assert "another card" in another.err
+        assert stopped(another) == stopped(doubted)
         table.card.remove()
         table.card.insert(card_of(issuer))
         known = cli(*resume)
@@ -576,7 +711,9 @@ def test_a_card_is_read_with_and_without_a_sam(
         assert "3273014107900001" in shown.out
         assert "SITI CONTOH" in shown.out
         assert "good" in shown.out
-        assert picture.exists()
+        assert picture.stat().st_mode & 0o777 == 0o600
+        nowhere = tmp_path / "none" / "card.png"
+        assert "there is no folder" in cli("card", "read", "--picture", nowhere, status=1).err
         monkeypatch.setenv("REKAM_SAM_CODE", os.urandom(32).hex())
         refused = cli("card", "read", "--station", whole, status=1)
         assert "does not open with this code" in refused.err

@@ -44,6 +44,16 @@ def test_a_file_is_replaced_and_keeps_its_mode_and_its_links(tmp_path: Path) -> 
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_private_file_is_its_owners_alone_whatever_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    written(path, b"first", private=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    written(path, b"second", private=True)
+    assert path.read_bytes() == b"second"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_device_and_a_pipe_are_written_directly(tmp_path: Path) -> None:
     written(Path("/dev/null"), b"gone")
     assert Path("/dev/null").is_char_device()

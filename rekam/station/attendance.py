@@ -5,6 +5,7 @@ decision is put to `Operator`.
 """
 
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Attendance:
         self._operator = operator
         self._params = params
         self._open: dict[tuple[str, str], OpenDevice] = {}
+        self._faults: Counter[tuple[str, str, str]] = Counter()  # by step, driver and device
 
     def attend(self, session: Session) -> bool:
         """Capture until nothing is left; False where the operator stopped, and it waits in the spool."""
@@ -151,38 +153,45 @@ class Attendance:
 
     def _captured(self, session: Session, step: Step) -> Result:
         asked = session.open_places(step)
+        info = self._device(session, step)
+        if info is None:
+            advice = f"No device captures {', '.join(p.words for p in asked)}: plug one in."
+            return Result(Verdict.FAULT, asked, (advice,))
+        self._operator.begins(session, step, info)
         try:
-            found = self._device(session, step)
-            if found is None:
-                advice = f"No device captures {', '.join(p.words for p in asked)}: plug one in."
-                return Result(Verdict.FAULT, asked, (advice,))
-            info, device = found
-            self._operator.begins(session, step, info)
-            camera = info.provenance.driver.startswith(self._params.cameras)
-            if not camera or step.kind not in (DeviceKind.FACE, DeviceKind.IRIS):
-                return session.capture(device)
-            # A camera's frames are as good as its capture: the best of them is taken.
-            spec = session.spec(info)
-            best = self._watched(spec, info, device)
-            asked = places(info.kind, spec.positions)
-            if best is None:
-                return Result(Verdict.TIMED_OUT, asked, ("The camera showed nothing.",))
-            return session.judge(Captured((best,)), asked)
+            result = self._captured_by(session, info)
         except DeviceError as fault:
-            return Result(Verdict.FAULT, asked, (str(fault), "Check the device and capture again."))
+            result = Result(Verdict.FAULT, asked, (str(fault), "Check the device and capture again."))
+        self._faults[_key(step, info)] += result.verdict is Verdict.FAULT
+        return result
 
-    def _device(self, session: Session, step: Step) -> tuple[DeviceInfo, OpenDevice] | None:
-        """The device that shows most of the step at once; one that is plugged in now is waited for."""
+    def _captured_by(self, session: Session, info: DeviceInfo) -> Result:
+        device = self._opened(info)
+        camera = info.provenance.driver.startswith(self._params.cameras)
+        if not camera or info.kind not in (DeviceKind.FACE, DeviceKind.IRIS):
+            return session.capture(device)
+        # A camera's frames are as good as its capture: the best of them is taken.
+        spec = session.spec(info)
+        best = self._watched(spec, info, device)
+        asked = places(info.kind, spec.positions)
+        if best is None:
+            return Result(Verdict.TIMED_OUT, asked, ("The camera showed nothing.",))
+        return session.judge(Captured((best,)), asked)
+
+    def _device(self, session: Session, step: Step) -> DeviceInfo | None:
+        """The device that failed least in this step; of several, the one that shows most of it at once.
+
+        One that is plugged in now is waited for.
+        """
         until = time.monotonic() + self._params.plug_seconds
         while True:
             fitting = [
-                (len(spec.positions), info)
+                (-self._faults[_key(step, info)], len(spec.positions), info)
                 for info in self._supervisor.devices()
                 if (spec := _spec(session, info)) is not None
             ]
             if fitting:
-                _, info = max(fitting, key=lambda one: one[0])
-                return info, self._opened(info)
+                return max(fitting, key=lambda one: one[:2])[2]
             if time.monotonic() >= until:
                 return None
             time.sleep(self._params.poll_seconds)
@@ -211,6 +220,10 @@ class Attendance:
         asked = places(info.kind, spec.positions)[0]
         best = choice.best(lambda frame: self._examiner.quality(frame, asked))
         return None if best is None else best.frame
+
+
+def _key(step: Step, info: DeviceInfo) -> tuple[str, str, str]:
+    return step.name, info.provenance.driver, info.id
 
 
 def _spec(session: Session, info: DeviceInfo) -> CaptureSpec | None:

@@ -10,13 +10,17 @@ import typer
 from rich.console import Console
 
 from capture.errors import CaptureError
+from devices.errors import DeviceError
 from matching.errors import MatchingError
-from rekam.errors import InvalidRequest
+from rekam.errors import InvalidRequest, NotWritten, RekamError
+from rekam.faults import say_fault
 from rekam.station.devices_command import Station, supervised
 from rekam.station.spool_command import EXITS, Server, opened_outbox, send_waiting
+from rekam.written import require_writable
 
 if TYPE_CHECKING:
     from devices.ektp import Ektp
+    from rekam.nik import Nik
     from rekam.session import Session
     from rekam.station.card_holder import HolderVerdict
     from rekam.station.examiner import PipelineExaminer
@@ -59,41 +63,66 @@ def capture_command(
     Exit status 2: held, a case was opened. 3: the service wants something captured again. 4: it waits to be
     sent. 5: it is not finished, and waits in the spool.
     """
-    from rekam.station.terminal import Terminal
-
+    # 1. What was asked for, before there is a spool, and before the person is asked for anything.
     if [bool(nik), card, bool(resume)].count(True) != 1:
         raise InvalidRequest([("", "give either a NIK, --card or --resume")])
+    if picture is not None:
+        require_writable(picture)
+    read = _read(station) if card else None
+    if read is not None and read.demographics is not None:
+        nik, birth_date = read.demographics.nik, read.demographics.birth_date.isoformat()
+    person = None if resume else _person(nik, birth_date)
     operator = operator or getpass.getuser()
     with opened_outbox(station, create=True) as (box, examiner, settings):
         if operator_samples is not None:
             _keep_operator(box, examiner, operator, operator_samples)
-        read = _read(station) if card else None
-        if read is not None and read.demographics is not None:
-            nik, birth_date = read.demographics.nik, read.demographics.birth_date.isoformat()
-        session = (
-            box.resume(resume) if resume else _begun(box, settings, nik, birth_date, operator, card=card)
-        )
-        for line in session.advice:
-            out.print(f"  {line}", highlight=False, markup=False)
-        finished = session.sealed is not None
-        if not finished:
-            session.widen(settings.captures)
-            if warning := box.operator_warning(session):
-                err.print(f"{warning} (--operator-samples)", highlight=False, markup=False)
-            terminal = Terminal(out, unattended=True if unattended else None)
-            finished = _attended(session, examiner, station, terminal)
-            if finished and session.began.card and session.holder is None:
-                finished = _held(session, read or _read(station), terminal)
+        session = box.resume(resume) if person is None else _begun(box, settings, person, operator, card=card)
+        # 2. Captured. Whatever ends that before it is finished, the operator learns its name.
+        try:
+            if session.sealed is not None or _finished(
+                session, box, examiner, settings, station, read, unattended=unattended
+            ):
+                session.seal()
+        except (KeyboardInterrupt, RekamError, CaptureError, MatchingError, DeviceError) as end:
+            say_fault(str(end) or "interrupted")
+        finally:
+            if session.sealed is None:
+                out.print(f"not finished: --resume {session.began.name} goes on with it", highlight=False)
+        # 3. Shown and sent.
         if picture is not None:
             _write_picture(session, picture)
-        if not finished:
-            out.print(f"not finished: --resume {session.began.name} goes on with it", highlight=False)
+        if session.sealed is None:
             raise typer.Exit(EXITS["open"])
-        session.seal()
         for name in box.alike(session):
             err.print(f"{name}, which waits here too, shows the same person", highlight=False)
         if send:
             send_waiting(box, server or settings.server, session.began.name)
+
+
+def _finished(
+    session: "Session",
+    box: "Outbox",
+    examiner: "PipelineExaminer",
+    settings: "StationSettings",
+    station: Path | None,
+    card: "Ektp | None",
+    *,
+    unattended: bool,
+) -> bool:
+    """Whether nothing is left to capture, and the card, if it began with one, is the person's."""
+    from rekam.station.terminal import Terminal
+
+    for line in session.advice:
+        out.print(f"  {line}", highlight=False, markup=False)
+    session.widen(settings.captures)
+    if warning := box.operator_warning(session):
+        err.print(f"{warning} (--operator-samples)", highlight=False, markup=False)
+    terminal = Terminal(out, unattended=True if unattended else None)
+    if not _attended(session, examiner, station, terminal):
+        return False
+    if not session.began.card or session.holder is not None:
+        return True
+    return _held(session, card or _read(station), terminal)
 
 
 def _read(station: Path | None) -> "Ektp":
@@ -162,12 +191,9 @@ def holder_words(verdict: "HolderVerdict") -> str:
     return f"{decision} (LLR {verdict.llr:.1f}, accepted from {verdict.needed:.1f}{doubts})"
 
 
-def _begun(
-    box: "Outbox", settings: "StationSettings", nik: str, birth_date: str, operator: str, *, card: bool
-) -> "Session":
-    """A new session; NIK and date of birth are checked before the person is asked for anything."""
+def _person(nik: str, birth_date: str) -> "tuple[Nik, date | None]":
+    """NIK and date of birth, checked; where they do not go together that is said."""
     from rekam.nik import parse_nik
-    from rekam.session import Began
 
     number = parse_nik(nik)
     try:
@@ -176,6 +202,20 @@ def _begun(
         raise InvalidRequest([("--birth-date", "is a date written YYYY-MM-DD")]) from None
     for warning in number.warnings(born):
         err.print(warning.text, highlight=False)
+    return number, born
+
+
+def _begun(
+    box: "Outbox",
+    settings: "StationSettings",
+    person: "tuple[Nik, date | None]",
+    operator: str,
+    *,
+    card: bool,
+) -> "Session":
+    from rekam.session import Began
+
+    number, born = person
     now = datetime.now(UTC)
     return box.begin(
         Began(
@@ -213,19 +253,24 @@ def _keep_operator(box: "Outbox", examiner: "PipelineExaminer", operator: str, f
 
     templates = []
     for file in sample_files([folder]):
-        template = examiner.judged(place_at(file.position), file.path.read_bytes()).template
+        try:
+            template = examiner.judged(place_at(file.position), file.path.read_bytes()).template
+        except CaptureError as error:
+            raise InvalidRequest([("--operator-samples", f"{file.path.name}: {error}")]) from error
         if template is None:
-            raise InvalidRequest([("operator-samples", f"{file.path.name} shows nothing to recognise")])
+            raise InvalidRequest([("--operator-samples", f"{file.path.name} shows nothing to recognise")])
         templates.append(template)
     box.enrol_operator(operator, templates)
     out.print(f"{len(templates)} of the operator {operator} are known here", highlight=False, markup=False)
 
 
 def _write_picture(session: "Session", path: Path) -> None:
-    from PIL import Image
+    """What was captured, as a picture; where it cannot be written, the encounter goes on without."""
+    from rekam.station.picture import encounter_picture, write_picture
 
-    from rekam.station.picture import encounter_picture
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(encounter_picture(session)).save(path)
-    out.print(f"picture of what was captured: {path}", highlight=False, soft_wrap=True)
+    try:
+        write_picture(path, encounter_picture(session))
+    except NotWritten as fault:
+        say_fault(str(fault))
+    else:
+        out.print(f"picture of what was captured: {path}", highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from rich.table import Table
 from devices.errors import DeviceUnavailable
 from rekam.errors import InvalidSettings
 from rekam.station.devices_command import Station, supervised
+from rekam.written import require_writable
 
 if TYPE_CHECKING:
     from devices.ektp import Ektp
@@ -40,6 +41,8 @@ def read_command(
     The SAM's slot is the station's setting `cards.sam_slot`, its code the variable REKAM_SAM_CODE, in
     hexadecimal. Exit status 2: the SAM does not find the card's digital signature good.
     """
+    if picture is not None:
+        require_writable(picture)
     with supervised(station) as supervisor:
         card = read_card(supervisor, station, reader, seconds)
     shown = _fields(card)
@@ -122,6 +125,7 @@ def _write_picture(card: "Ektp", path: Path) -> None:
     from PIL import Image
 
     from capture.decode import decode_face_image
+    from rekam.station.picture import write_picture
 
     photo = decode_face_image(card.photo).image
     width, below = photo.shape[1], 0
@@ -134,6 +138,5 @@ def _write_picture(card: "Ektp", path: Path) -> None:
     page.paste(Image.fromarray(photo), (0, 0))
     if signature is not None:
         page.paste(signature, (0, photo.shape[0]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page.save(path)
+    write_picture(path, np.asarray(page))
     out.print(f"picture: {path}", highlight=False, soft_wrap=True)

@@ -36,6 +36,8 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """List the devices that are plugged in."""
+    from rekam.station.settings import absent, load_station
+
     with supervised(station) as supervisor:
         found = supervisor.devices()
         trouble = {
@@ -53,8 +55,9 @@ def list_command(
             cells = (info.kind, of.driver, info.id, named, shows, ppi, "yes" if info.signs else "")
             table.add_row(*(escape(str(cell)) for cell in cells))
         out.print(table if found else "no devices")
-    for driver, detail in trouble.items():
-        err.print(f"{driver}: {detail}", highlight=False, markup=False, soft_wrap=True)
+    troubles = [f"{driver}: {detail}" for driver, detail in trouble.items()]
+    for text in (*troubles, *absent(load_station(station))):
+        err.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @devices_app.command("watch")

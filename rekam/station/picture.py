@@ -1,6 +1,7 @@
 """The picture of an encounter: everything that was captured, side by side, with its quality."""
 
 import io
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from devices.frame import DeviceKind
 from devices.position import FingerPosition
 from rekam.exchange import MissingReason
 from rekam.session import FACE, SIGNATURE, Place, Session, Taken
+from rekam.written import written
 
 _TILE = (180, 230)  # width, height
 _CAPTION = 22
@@ -36,6 +38,13 @@ def encounter_picture(session: Session) -> NDArray[np.uint8]:
                 top, left = row * (height + _CAPTION), column * width
                 page[top : top + height + _CAPTION, left : left + width] = _tile(session, place)
     return page
+
+
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write `(H, W, 3) uint8` as a PNG that only its owner can read. Raises `NotWritten`."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    written(path, stream.getvalue(), private=True)
 
 
 def _tile(session: Session, place: Place) -> NDArray[np.uint8]:

@@ -118,6 +118,21 @@ def load_station(file: Path | None) -> StationSettings:
         raise InvalidSettings([(str(path), str(error))]) from error
 
 
+def absent(settings: StationSettings) -> list[str]:
+    """Cameras, pads and sockets that the settings name and that are not there, in words."""
+    face, iris, pads = settings.face_camera, settings.iris_camera, settings.signature
+    named: dict[str, tuple[Path, ...]] = {
+        "face_camera.sources": face.sources if face else (),
+        "iris_camera.sources": iris.sources if iris else (),
+        "signature.pads": pads.pads if pads else (),
+    }
+    if settings.libfprint and settings.libfprint.virtual_image:
+        named["libfprint.virtual_image"] = (Path(settings.libfprint.virtual_image).parent,)
+    return [
+        f"{name}: there is no {path}" for name, paths in named.items() for path in paths if not path.exists()
+    ]
+
+
 def examiner_of(settings: StationSettings) -> "PipelineExaminer":
     """What judges captures at this station. Raises `InvalidSettings`."""
     from rekam.station.examiner import PipelineExaminer

@@ -19,6 +19,7 @@ from rekam.session import Place, Result, Session, Step, Verdict, places
 from rekam.station.attendance import Choice, Decision
 
 _BAR = 30
+_BACK = "Enter alone goes back"
 _KEYS = {"p": Choice.POOR, "m": Choice.MISSING, "d": Choice.DISCARD, "q": Choice.STOP}
 _WORDS = {"p": "take it poor", "m": "declare missing", "d": "discard what was taken", "q": "stop"}
 
@@ -46,7 +47,7 @@ class Terminal:
         self._say(f"[bold]{step.name}[/] ({wanted}) on {escape(name)}")
 
     def live(self, frame: Frame, quality: Quality, advice: tuple[Feedback, ...]) -> None:
-        """A bar of the quality and the first advice, in place."""
+        """A bar and the first advice, in place. No number: the result is judged by more than a frame is."""
         if not self._console.is_terminal:
             return
         if self._live is None:
@@ -55,7 +56,7 @@ class Terminal:
         full = round(_BAR * quality.score / 100)
         bar = Text("█" * full, "green" if quality.usable else "red") + Text("░" * (_BAR - full), "dim")
         words = advice[0].advice if advice else "Hold still."
-        self._live.update(bar + Text(f" {quality.score:3}  {words}"), refresh=True)
+        self._live.update(bar + Text(f"  {words}"), refresh=True)
 
     def result(self, session: Session, result: Result) -> None:
         """What became of a capture, line by line."""
@@ -67,15 +68,19 @@ class Terminal:
             return
         for line in result.advice:
             self._say(f"  [yellow]{result.verdict.value.replace('_', ' ')}[/]: {escape(line)}")
+        if result.verdict is Verdict.AGAIN and result.seen and all(one.quality.usable for one in result.seen):
+            self._say("  It can be used as it is; the best of several is taken.")
 
     def decide(self, session: Session, step: Step | None, result: Result | None) -> Decision:
         """Ask the operator; without one, again and again, and then stop. The end of the input is a stop."""
         try:
-            return self._decided(session, step, result)
+            while (decision := self._decided(session, step, result)) is None:
+                pass  # the operator went back
+            return decision
         except EOFError:
             return Decision(Choice.STOP)
 
-    def _decided(self, session: Session, step: Step | None, result: Result | None) -> Decision:
+    def _decided(self, session: Session, step: Step | None, result: Result | None) -> Decision | None:
         self._end_live()
         if step is None:
             self._console.print(summary(session))
@@ -89,21 +94,26 @@ class Terminal:
             self._say(f"next: [bold]{step.name}[/] ({', '.join(place.words for place in here)})")
         onward = "finish" if step is None else "capture" if result is None else "again"
         question = ", ".join((f"[Enter] {onward}", *(f"{key} {_WORDS[key]}" for key in keys)))
-        said = Prompt.ask(
+        choice = _KEYS.get(self._asked(question, [*keys]), Choice.AGAIN)
+        if choice not in (Choice.MISSING, Choice.DISCARD):
+            return Decision(choice)
+        chosen = self._places(had if choice is Choice.DISCARD else here)
+        if choice is Choice.DISCARD or not chosen:
+            return Decision(choice, chosen) if chosen else None
+        reasons = [reason.value for reason in MissingReason]
+        why = self._asked(f"why: {', '.join(reasons)}; {_BACK}", reasons)
+        return Decision(choice, chosen, MissingReason(why)) if why else None
+
+    def _asked(self, question: str, choices: list[str]) -> str:
+        """One of these, or nothing."""
+        return Prompt.ask(
             escape(question),
             console=self._console,
-            choices=["", *keys],
+            choices=["", *choices],
             show_choices=False,
             default="",
             show_default=False,
         )
-        choice = _KEYS.get(said, Choice.AGAIN)
-        if choice is Choice.MISSING:
-            places = self._places(here)
-            reasons = [reason.value for reason in MissingReason]
-            reason = Prompt.ask("why", console=self._console, choices=reasons)
-            return Decision(choice, places, MissingReason(reason))
-        return Decision(choice, self._places(had) if choice is Choice.DISCARD else ())
 
     def confirms(self, question: str) -> bool:
         """The operator's yes or no; no without one, and at the end of the input."""
@@ -113,11 +123,13 @@ class Terminal:
             return False
 
     def _places(self, among: tuple[Place, ...]) -> tuple[Place, ...]:
-        """One or several of these, by their words or `all`."""
+        """One or several of these, by their words or `all`; none where the operator goes back."""
         words = {place.words: place for place in among}
-        question = f"which: {', '.join(words)}; several with commas, or all"
+        question = f"which: {', '.join(words)}; several with commas, or all; {_BACK}"
         while True:
             said = Prompt.ask(question, console=self._console)
+            if not said.strip():
+                return ()
             chosen = set(words) if said == "all" else {part.strip() for part in said.split(",")}
             if chosen <= set(words):
                 return tuple(words[name] for name in words if name in chosen)
