@@ -3,12 +3,18 @@
 Devices are those of `tests/test_session.py`, which also has the encounters that are sent without trouble.
 """
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import grpc
 import pytest
 
 from benchmarks.encounters import enroll_request
+from benchmarks.population import TEN_FINGERS
 from capture.face.template import EMBEDDER_BYTES
 from devices.frame import DeviceKind
 from devices.position import FingerPosition
@@ -16,16 +22,17 @@ from rekam.capturing import Template
 from rekam.client import Client
 from rekam.errors import SpoolDamaged, SpoolError
 from rekam.exchange import MissingReason
-from rekam.session import FACE, Place, Session, Taken, Verdict, entry_bytes
+from rekam.session import FACE, SIGNATURE, Place, Session, Taken, Verdict, entry_bytes
 from rekam.station.outbox import OPERATOR, Outbox, Sync
-from rekam.v1 import enrollment_pb2
+from rekam.v1 import enrollment_pb2, types_pb2
 from tests.bodies import LEFT, RIGHT, eye, face
 from tests.service import fingers, running
 from tests.test_session import (
     EVERYTHING,
     FINGERPRINT,
-    HANDS,
+    LEFT_FOUR,
     NOW,
+    RIGHT_FOUR,
     OfTemplates,
     began,
     fill,
@@ -38,7 +45,7 @@ from tests.test_session import (
 )
 
 SIGNED = (FINGERPRINT, DeviceKind.SIGNATURE)
-OPERATORS: list[Template] = [*fingers(7), eye(7, LEFT), eye(7, RIGHT), face(7)]
+OPERATORS: list[Template] = [*fingers(7, TEN_FINGERS), eye(7, LEFT), eye(7, RIGHT), face(7)]
 
 
 def operator_files(folder: Path) -> list[Path]:
@@ -162,6 +169,71 @@ def test_an_encounter_too_large_for_the_service_holds_up_nobody(tmp_path: Path) 
         refused, recorded = box.send(over(service.client))
         assert (refused.sync, recorded.decision) == (Sync.REFUSED, "UNIQUE")
         assert "larger" in refused.text
+        of = box.resume("e1")  # as it is it would be refused for ever
+        assert (of.sealed, of.advice) == (None, (refused.text,))
+        of.discard(SIGNATURE)
+        of.declare(SIGNATURE, MissingReason.NOT_CAPTURED)
+        assert request_of(of).request_id == "e1-2"
+        assert [one.decision for one in box.send(over(service.client))] == ["UNIQUE"]
+
+
+# What no service of this version answers ----------------------------------------------------------------
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[Client]:
+    """A service that gives these answers, whatever it is asked."""
+    left = list(answers)
+    enroll = grpc.unary_unary_rpc_method_handler(lambda request, context: left.pop(0))
+    server = grpc.server(ThreadPoolExecutor(1))
+    service = enrollment_pb2.DESCRIPTOR.services_by_name["EnrollmentService"].full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Enroll": enroll}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with Client(f"127.0.0.1:{port}") as client:
+        yield client
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x0a\x00", b"\x1a\x02\x08\x01"], ids=["empty", "no id", "newer"])
+def test_what_is_no_answer_erases_nothing_and_holds_up_nobody(tmp_path: Path, answer: bytes) -> None:
+    good = types_pb2.Encounter(encounter_id="x1", decision=types_pb2.DECISION_UNIQUE)
+    newer = types_pb2.Encounter(encounter_id="x2", decision=cast(types_pb2.Decision.ValueType, 99))
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        for number, name in enumerate(("e1", "e2", "e3")):
+            fill(box.begin(began(name, number=number)), hands(number))
+        encounters = [
+            enrollment_pb2.EnrollResponse(encounter=one).SerializeToString() for one in (good, newer)
+        ]
+        with answering(answer, *encounters) as client:
+            refused, *recorded = box.send(client)
+        assert (refused.sync, "does not know" in refused.text) == (Sync.REFUSED, True)
+        assert [(one.encounter_id, one.decision) for one in recorded] == [("x1", "UNIQUE"), ("x2", "99")]
+        assert box.resume("e1").sealed is not None
+        assert box.names == ("e1",)
+        with answering(encounters[0]) as client:
+            assert [one.encounter_id for one in box.send(client)] == ["x1"]
+
+
+def test_what_is_wanted_again_and_not_known_here_is_words(tmp_path: Path) -> None:
+    items = [
+        {"modality": types_pb2.MODALITY_FINGERPRINT, "position": 77, "advice": "the other one"},
+        {"modality": types_pb2.MODALITY_IRIS, "eye": 9, "advice": "wider"},
+        {"modality": 9, "advice": "speak"},
+        {"modality": types_pb2.MODALITY_FINGERPRINT, "position": 2, "advice": "dry it"},
+    ]
+    again = enrollment_pb2.Recapture(items=[enrollment_pb2.RecaptureItem(**item) for item in items])  # type: ignore[arg-type]
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        fill(box.begin(began("e1")), hands(0))
+        with answering(enrollment_pb2.EnrollResponse(recapture=again).SerializeToString()) as client:
+            [one] = box.send(client)
+        assert one.sync is Sync.REOPENED
+        of = box.resume("e1")
+        assert of.advice == ("the other one", "wider", "speak", "right index: dry it")
+        assert of.step is not None
+        assert of.open_places(of.step) == (Place(FINGERPRINT, FingerPosition.RIGHT_INDEX),)
 
 
 # Giving up ----------------------------------------------------------------------------------------------
@@ -186,7 +258,7 @@ def test_giving_up_says_whether_the_service_may_have_recorded_it(tmp_path: Path)
 # The operators' own -------------------------------------------------------------------------------------
 
 
-def test_each_operators_own_are_theirs_alone_replaced_and_forgotten(tmp_path: Path) -> None:
+def test_any_operators_own_are_refused_each_replaced_and_forgotten_alone(tmp_path: Path) -> None:
     index = Place(FINGERPRINT, FingerPosition.RIGHT_INDEX)
     with opened(tmp_path) as spool:
         box = Outbox(spool, OfTemplates())
@@ -201,11 +273,12 @@ def test_each_operators_own_are_theirs_alone_replaced_and_forgotten(tmp_path: Pa
         assert box.states() == []
         of = box.begin(began("e1"))  # by Sari
         assert of.capture(slap_scanner(shown(hands(7)))).verdict is Verdict.OPERATOR
-        assert of.capture(slap_scanner(shown(hands(8)))).verdict is Verdict.ACCEPTED
+        assert of.capture(slap_scanner(shown(hands(9)))).verdict is Verdict.ACCEPTED
         assert index in of.taken
         by_budi = box.begin(replace(began("e2"), operator="Budi"))
-        assert by_budi.capture(slap_scanner(shown(hands(7)))).verdict is Verdict.ACCEPTED
+        assert by_budi.capture(slap_scanner(shown(hands(7)))).verdict is Verdict.OPERATOR  # Sari's
         box.forget_operator("Sari")
+        assert box.resume("e2").capture(slap_scanner(shown(hands(7)))).verdict is Verdict.ACCEPTED
         assert len(operator_files(tmp_path)) == 1
         assert box.operator("Sari") == ()
         assert len(box.operator("Budi")) == len(fingers(8))
@@ -223,10 +296,39 @@ def test_what_is_not_known_of_the_operator_is_said(tmp_path: Path) -> None:
         of = box.begin(began("e1", kinds=EVERYTHING))
         assert "operator Sari" in box.operator_warning(of)
         assert box.operator_warning(of).endswith(": fingerprint, iris, face")
-        box.enrol_operator("Sari", [*fingers(7), replace(face(7), embedder=bytes(EMBEDDER_BYTES))])
-        assert box.operator_warning(of).endswith(": iris, face")  # another network's face compares with none
+        box.enrol_operator("Sari", [OPERATORS[0], OPERATORS[-2]])
+        left = ", ".join(finger.words for finger in (*RIGHT_FOUR, *LEFT_FOUR, FingerPosition.LEFT_THUMB))
+        assert box.operator_warning(of).endswith(f": {left}, left eye, face")  # one finger is not all
+        box.enrol_operator("Sari", [*OPERATORS[:-1], replace(face(7), embedder=bytes(EMBEDDER_BYTES))])
+        assert box.operator_warning(of).endswith(": face")  # another network's face compares with none
         box.enrol_operator("Sari", OPERATORS)
         assert box.operator_warning(of) == ""
+
+
+def test_who_takes_over_is_who_the_warning_and_the_outcome_name(tmp_path: Path) -> None:
+    with opened(tmp_path / "spool") as spool:
+        box = Outbox(spool, OfTemplates())
+        box.enrol_operator("Sari", OPERATORS)
+        of = box.begin(replace(began("e1", number=1), card=True))
+        assert of.capture(slap_scanner(shown(hands(1)))).verdict is Verdict.ACCEPTED
+        assert box.operator_warning(of) == ""
+    with running(tmp_path / "data") as service, opened(tmp_path / "spool") as spool:
+        box = Outbox(spool, OfTemplates())
+        of = box.resume("e1", "Budi")
+        assert "operator Budi" in box.operator_warning(of)
+        box.enrol_operator("Budi", fingers(8, TEN_FINGERS))
+        of = box.resume("e1", "Budi")
+        assert of.capture(slap_scanner(shown(hands(7)))).verdict is Verdict.OPERATOR  # who began it
+        assert of.capture(slap_scanner(shown(hands(8)))).verdict is Verdict.OPERATOR  # who goes on with it
+        while of.step is not None:
+            assert of.capture(slap_scanner(shown(hands(1)))).verdict is Verdict.ACCEPTED
+        of.keep_holder("nothing to compare", overruled=True)
+        of.seal()
+        [one] = box.send(over(service.client))
+        assert (one.sync, one.operator) == (Sync.RECORDED, "Budi")
+        assert one.holder == "nothing to compare, overruled by the operator"
+    with opened(tmp_path / "spool") as spool:  # all that is left of it here
+        assert Outbox(spool, OfTemplates()).states() == [one]
 
 
 @pytest.mark.parametrize("how", ["flipped", "of another version"])
@@ -250,7 +352,7 @@ def test_operators_templates_that_cannot_be_read_stop_nothing_and_are_replaced(
         assert [(one.name, one.sync) for one in box.states()] == [("e1", Sync.WAITING)]
         with nobody() as client:
             assert [one.sync for one in box.send(client, timeout=5)] == [Sync.WAITING]
-        of = box.begin(began("e2", kinds=HANDS))
+        of = box.begin(began("e2"))
         assert "fingerprint" in box.operator_warning(of)
         assert box.alike(box.resume("e1")) == ()
         box.enrol_operator("Sari", OPERATORS)

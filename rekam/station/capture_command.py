@@ -76,7 +76,11 @@ def capture_command(
     with opened_outbox(station, create=True) as (box, examiner, settings):
         if operator_samples is not None:
             _keep_operator(box, examiner, operator, operator_samples)
-        session = box.resume(resume) if person is None else _begun(box, settings, person, operator, card=card)
+        session = (
+            box.resume(resume, operator)
+            if person is None
+            else _begun(box, settings, person, operator, card=card)
+        )
         # 2. Captured. Whatever ends that before it is finished, the operator learns its name.
         try:
             if session.sealed is not None or _finished(

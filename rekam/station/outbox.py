@@ -3,7 +3,8 @@
 A session's request is in the spool, with its request id, before it is sent for the first time. It is sent as
 it is, however often, until the service answers; the service answers a repetition with what it answered first.
 What the station says of an encounter is what the service said, or that it waits. One that cannot be read
-holds up no other. Beside the encounters lie the operators' own templates, a file for each.
+holds up no other. Beside the encounters lie the operators' own templates, a file for each: every capture is
+compared with all of them, whoever captures.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from capture.errors import CaptureError
 from capture.face.embedder import DlibEmbedder
 from capture.face.template import FaceTemplate
 from devices.frame import DeviceKind
+from devices.position import EyePosition, FingerPosition
 from matching.encounter import EncounterForm, compare_encounters
 from rekam.capturing import Template, form_of, read_template
 from rekam.client import Client, words_of
@@ -35,6 +37,7 @@ from rekam.session import (
     Place,
     Session,
     entry_bytes,
+    place_at,
     place_of,
     read_entry,
 )
@@ -52,6 +55,7 @@ _LATER = (
 )
 _TOO_LARGE = "larger than max"  # gRPC's own words: it has no code for that, and no service will ever take it
 _VOID = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
+_UNKNOWN = "the service gave an answer that this station does not know; it may have recorded the encounter"
 
 
 class Sync(StrEnum):
@@ -68,7 +72,10 @@ class Sync(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of one encounter. `text`: the service's own words, or why it was not reached or read."""
+    """What became of one encounter. `text`: the service's own words, or why it was not reached or read.
+
+    `operator` captured it last; `holder`: whether the person holds the card it was begun from, in words.
+    """
 
     name: str
     sync: Sync
@@ -76,6 +83,8 @@ class Sent:
     decision: str = ""
     encounter_id: str = ""
     case_id: str = ""
+    operator: str = ""
+    holder: str = ""
 
 
 _SENT = TypeAdapter(Sent)
@@ -97,8 +106,17 @@ class Outbox:
     def operator(self, operator: str) -> tuple[Template, ...]:
         """An operator's own templates; () where none are here, or none that can be read."""
         *_, file = ("", *self._files_of(operator))
+        return self._templates(file) if file else ()
+
+    def _operators(self) -> tuple[Template, ...]:
+        """Every operator's own: whoever captures now, another may hold a finger out."""
+        names = (name for name in self._spool.names if name.startswith(OPERATOR))
+        latest = {name.rpartition("-")[0]: name for name in names}
+        return tuple(one for file in latest.values() for one in self._templates(file))
+
+    def _templates(self, file: str) -> tuple[Template, ...]:
         try:
-            records = self._spool.records(file) if file else (b"[]",)
+            records = self._spool.records(file)
             given = [
                 (DeviceKind(kind), code, bytes.fromhex(data)) for kind, code, data in json.loads(records[0])
             ]
@@ -107,17 +125,19 @@ class Outbox:
             return ()
 
     def operator_warning(self, session: Session) -> str:
-        """What of the operator's own could be taken for the person's, because nothing of it is known."""
+        """What of whoever captures could be taken for the person's, because it is not known."""
         known = {
-            place_of(one).kind
-            for one in self.operator(session.began.operator)
+            place_of(one)
+            for one in self.operator(session.operator)
             if not isinstance(one, FaceTemplate) or one.embedder == DlibEmbedder().digest
         }
-        unknown = [step.kind for step in session.steps if step.kind not in (*known, DeviceKind.SIGNATURE)]
+        kinds = {place.kind for place in known}
+        wanted = [place for step in session.steps for place in step.places if place != SIGNATURE]
+        unknown = [one.words if one.kind in kinds else one.kind.value for one in wanted if one not in known]
         if not unknown:
             return ""
-        kinds = ", ".join(dict.fromkeys(kind.value for kind in unknown))
-        return f"of the operator {session.began.operator} nothing is known here to compare with: {kinds}"
+        words = ", ".join(dict.fromkeys(unknown))
+        return f"of the operator {session.operator} nothing is known here to compare with: {words}"
 
     def enrol_operator(self, operator: str, templates: Sequence[Template]) -> None:
         """Keep an operator's own, never taken for a citizen's, in place of those before, which are erased."""
@@ -136,19 +156,21 @@ class Outbox:
 
     def begin(self, began: Began) -> Session:
         """A new session; nothing of it is lost from here on."""
-        own = self.operator(began.operator)
+        own = self._operators()
         self._spool.begin(began.name)
         return Session.begin(began, self._examiner, self._keeper(began.name), own, self._params)
 
-    def resume(self, name: str) -> Session:
+    def resume(self, name: str, operator: str = "") -> Session:
         """The session as it was kept, to go on with; opened again where the service refused it.
 
-        Its next request has the next id. It stays as it is where the service may have recorded it. Raises
-        `SpoolDamaged`.
+        `operator` captures from here on, if given. Its next request has the next id. It stays as it is where
+        the service may have recorded it. Raises `SpoolDamaged`.
         """
-        session = self._session(name, self.operator(self._session(name).began.operator))
+        session = self._session(name, self._operators())
         if session.refused is not None and session.refused.void:
             session.reopen((), (session.refused.text,))
+        if operator and session.sealed is None:
+            session.taken_over(operator)
         return session
 
     def states(self) -> list[Sent]:
@@ -177,13 +199,17 @@ class Outbox:
         )
 
     def send(self, client: Client, timeout: float = 120.0) -> list[Sent]:
-        """Send what waits, oldest first; what gets no answer stays. Raises `SpoolError`."""
+        """Send what waits, oldest first; what gets no answer, or one that cannot be kept, stays."""
         sent = []
         for name, session in self._sessions():
             if isinstance(session, str):
                 sent.append(Sent(name, Sync.DAMAGED, session))
             elif session.sealed is not None:
-                sent.append(self._send(client, session, session.sealed, timeout))
+                try:
+                    sent.append(self._send(client, session, session.sealed, timeout))
+                except SpoolError as error:  # the disk is full: it is asked again, the next may make room
+                    sent.append(Sent(name, Sync.WAITING, str(error)))
+                    continue
                 if sent[-1].sync is Sync.WAITING:
                     break  # nobody answers: the others wait as well
         return sent
@@ -208,20 +234,31 @@ class Outbox:
             answer = client.enrollment.Enroll(message, timeout=timeout)
         except grpc.RpcError as error:
             # Whether it was recorded is not known, or it cannot be: it stays as it is either way.
-            if not isinstance(error, grpc.Call) or (
-                error.code() in _LATER and _TOO_LARGE not in (error.details() or "")
-            ):
+            too_large = isinstance(error, grpc.Call) and _TOO_LARGE in (error.details() or "")
+            if not isinstance(error, grpc.Call) or (error.code() in _LATER and not too_large):
                 return Sent(name, Sync.WAITING, words_of(error))
-            session.refuse(words_of(error), void=error.code() in _VOID)
+            session.refuse(words_of(error), void=too_large or error.code() in _VOID)
             return Sent(name, Sync.REFUSED, words_of(error))
         if answer.WhichOneof("outcome") == "recapture":
-            items = answer.recapture.items
-            advice = tuple(f"{_place(item).words}: {item.advice}" for item in items)
-            session.reopen([_place(item) for item in items], advice)
+            again = [(_place(item), item.advice) for item in answer.recapture.items]
+            advice = tuple(f"{place.words}: {text}" if place else text for place, text in again)
+            session.reopen([place for place, _ in again if place], advice)
             return Sent(name, Sync.REOPENED, "; ".join(advice))
         encounter = answer.encounter
-        decision = types_pb2.Decision.Name(encounter.decision).removeprefix("DECISION_")
-        sent = Sent(name, Sync.RECORDED, "", decision, encounter.encounter_id, encounter.case_id)
+        if (
+            not encounter.encounter_id
+        ):  # of a newer service, or of something between: nothing is erased for it
+            session.refuse(_UNKNOWN, void=False)
+            return Sent(name, Sync.REFUSED, _UNKNOWN)
+        sent = Sent(
+            name,
+            Sync.RECORDED,
+            decision=_decision(encounter.decision),
+            encounter_id=encounter.encounter_id,
+            case_id=encounter.case_id,
+            operator=session.operator,
+            holder=_holder(session),
+        )
         self._spool.settle(name, _SENT.dump_json(sent).decode())
         return sent
 
@@ -277,9 +314,28 @@ def _form_of(session: Session) -> EncounterForm:
     return form_of([read_template(place.position, taken.template) for place, taken in kept])
 
 
-def _place(item: enrollment_pb2.RecaptureItem) -> Place:
-    if item.modality == types_pb2.MODALITY_FACE:
-        return FACE
-    if item.modality == types_pb2.MODALITY_IRIS:
-        return Place(DeviceKind.IRIS, item.eye)
-    return Place(DeviceKind.FINGERPRINT, item.position)
+def _place(item: enrollment_pb2.RecaptureItem) -> Place | None:
+    """What a service asks for again; None for what this station does not know."""
+    try:
+        match item.modality:
+            case types_pb2.MODALITY_FACE:
+                return FACE
+            case types_pb2.MODALITY_IRIS:
+                return place_at(EyePosition(item.eye))
+            case types_pb2.MODALITY_FINGERPRINT:
+                return place_at(FingerPosition(item.position))
+    except ValueError:
+        pass
+    return None
+
+
+def _decision(decision: types_pb2.Decision.ValueType) -> str:
+    """Its name; its number where a newer service has more of them."""
+    known = types_pb2.Decision.values()
+    return types_pb2.Decision.Name(decision).removeprefix("DECISION_") if decision in known else str(decision)
+
+
+def _holder(session: Session) -> str:
+    if session.holder is None:
+        return ""
+    return session.holder.verdict + (", overruled by the operator" if session.holder.overruled else "")

@@ -38,9 +38,10 @@ EXITS = {"waiting": 4, "reopened": 3, "refused": 1, "open": 5}
 def list_command(station: Station = None) -> None:
     """List the encounters of this workstation: what waits, and what the service said of those it has."""
     with opened_outbox(station) as (box, _, _):
-        table = Table("encounter", "state", "decision", "recorded as", "")
+        table = Table("encounter", "state", "decision", "recorded as", "operator", "")
         for one in box.states():
-            cells = (one.name, one.sync.value, one.decision, one.encounter_id, one.text)
+            words = one.text or one.holder
+            cells = (one.name, one.sync.value, one.decision, one.encounter_id, one.operator, words)
             table.add_row(*(escape(cell) for cell in cells))
         out.print(table)
 
