@@ -16,6 +16,7 @@ Fingerprints are compared off the card, by `rekam/station/card_holder.py`.
 """
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from datetime import date, datetime
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.device import CardReader, TimedOut
-from devices.errors import DeviceProtocolError, DeviceRemoved, DeviceUntrusted
+from devices.errors import DeviceProtocolError, DeviceRemoved, DeviceStuck, DeviceUntrusted
 from devices.sam import AUTHENTICATOR, CHALLENGE, Sam
 
 DIRECTORY = 0x7F0A
@@ -151,42 +152,52 @@ SIGNED = (
 """What the digital signature is of, in this order: our assumption."""
 
 
-def read_ektp(reader: CardReader, sam: Sam | None, seconds: float) -> Ektp | TimedOut:
+def read_ektp(
+    reader: CardReader, sam: Sam | None, seconds: float, most_seconds: float = 60.0
+) -> Ektp | TimedOut:
     """Wait `seconds` for a card and read it; it is powered down at the end.
 
-    Raises `DeviceRemoved` when the card or the SAM is pulled meanwhile, `DeviceProtocolError` for a card that
-    is none, or whose files are not what they should be, `DeviceUntrusted` where it is not genuine, besides
-    what the reader raises. Cost: some 130 commands for a photo of 12 kB and all protected files.
+    Raises `DeviceStuck` where reading takes more than `most_seconds`, `DeviceRemoved` when the card or the
+    SAM is pulled meanwhile, `DeviceProtocolError` for a card that is none, or whose files are not what they
+    should be, `DeviceUntrusted` where it is not genuine, besides what the reader raises.
+    Cost: some 130 commands for a photo of 12 kB and all protected files.
     """
     atr = reader.connect(seconds)
     if isinstance(atr, TimedOut):
         return atr
+    until = time.monotonic() + most_seconds
+
+    def transmit(command: bytes) -> bytes:
+        if time.monotonic() > until:
+            raise DeviceStuck(f"the card was not read within {most_seconds:g} s")
+        return reader.transmit(command)
+
     try:
-        return _read(reader, sam)
+        return _read(transmit, sam)
     finally:
         reader.disconnect()
 
 
-def _read(reader: CardReader, sam: Sam | None) -> Ektp:
+def _read(transmit: Callable[[bytes], bytes], sam: Sam | None) -> Ektp:
     # 1. What everybody may read.
-    uid = card_uid(reader)
-    _select(reader.transmit, DIRECTORY)
-    _select(reader.transmit, CardFile.CONTROL)
-    control = _answer(reader.transmit(bytes([0, 0xB0, 0, 0, CONTROL_BYTES])), "its control file")
+    uid = card_uid(transmit)
+    _select(transmit, DIRECTORY)
+    _select(transmit, CardFile.CONTROL)
+    control = _answer(transmit(bytes([0, 0xB0, 0, 0, CONTROL_BYTES])), "its control file")
     if len(control) != CONTROL_BYTES:
         raise DeviceProtocolError(f"a card control file of {len(control)} bytes")
-    photo = read_photo(_file(reader.transmit, CardFile.PHOTO, _CHUNK, 1))
+    photo = read_photo(_file(transmit, CardFile.PHOTO, _CHUNK, 1))
     if sam is None:
         return Ektp(uid, control, photo)
 
     # 2. Card and SAM convince each other.
     sam.reset()
-    challenge = _answer(reader.transmit(bytes([0, 0x84, 0, 0, CHALLENGE])), "a challenge")
+    challenge = _answer(transmit(bytes([0, 0x84, 0, 0, CHALLENGE])), "a challenge")
     if len(challenge) != CHALLENGE:
         raise DeviceProtocolError(f"a challenge of {len(challenge)} bytes")
     authenticator = sam.authenticator(sam_uid(uid), control, challenge)
     command = bytes([0, 0x82, 0, 0, AUTHENTICATOR]) + authenticator
-    answer = reader.transmit(command + bytes([AUTHENTICATOR]))
+    answer = transmit(command + bytes([AUTHENTICATOR]))
     if answer[-2:] != b"\x90\x00":
         raise DeviceUntrusted(f"the card does not accept this SAM ({answer[-2:].hex().upper()})")
     sam.confirm(answer[:-2])
@@ -196,7 +207,7 @@ def _read(reader: CardReader, sam: Sam | None) -> Ektp:
         wrapped = sam.wrap(plain)
         if len(wrapped) < 5:
             raise DeviceProtocolError("the SAM wraps a command into none")
-        answer = reader.transmit(wrapped)
+        answer = transmit(wrapped)
         return sam.unwrap(answer[:-2]) if len(answer) > 2 else answer
 
     order = (CardFile.DIGITAL_SIGNATURE, *(file for file in SIGNED if file is not CardFile.PHOTO))
@@ -211,18 +222,18 @@ def _read(reader: CardReader, sam: Sam | None) -> Ektp:
         sam.signature_holds(read[CardFile.DIGITAL_SIGNATURE], tuple(read[file] for file in SIGNED)),
     )
     # 4. It was one card all the time.
-    if card_uid(reader) != uid:
+    if card_uid(transmit) != uid:
         raise DeviceRemoved("the card was exchanged while it was read")
     return card
 
 
-def card_uid(reader: CardReader) -> bytes:
+def card_uid(transmit: Callable[[bytes], bytes]) -> bytes:
     """The UID of a contactless card: of type A as the reader gives it, else of type B as the card does.
 
     Raises `DeviceProtocolError` where it has none.
     """
     for command in ("FFCA000000", "00DD000008", "00DF000000"):
-        answer = reader.transmit(bytes.fromhex(command))
+        answer = transmit(bytes.fromhex(command))
         if answer[-2:] == b"\x90\x00" and 4 <= len(answer) - 2 <= 10:
             return answer[:-2]
     raise DeviceProtocolError("the card has no UID")

@@ -5,8 +5,8 @@ A context of PC/SC dies with the daemon, and so does pyscard's monitor thread (L
 connection. The daemon's socket is the system's, or the one that PCSCLITE_CSOCK_NAME names.
 
 A card is used exclusively: nobody else can select another file between two of our commands. Answers of more
-than 256 bytes and wrong lengths (61xx, 6Cxx) are dealt with here, and what T=0 cannot carry (ISO/IEC 7816-3,
-12.2), so that callers speak plain APDUs of any length.
+than 256 bytes and wrong lengths (61xx; 6Cxx where an answer is expected) are dealt with here, and what T=0
+cannot carry (ISO/IEC 7816-3, 12.2), so that callers speak plain APDUs of any length.
 
 None of it can bound what a reader takes to answer: that is the deadline of `devices.worker`.
 """
@@ -166,14 +166,18 @@ class PcscReader:
         for part in enveloped:
             if (answer := self._exchanged(part)) != b"\x90\x00":
                 return answer
-        return self._whole(last, self._exchanged(last))
+        expects = apdu.le is not None and not (self._t0 and apdu.data)
+        return self._whole(last, self._exchanged(last), expects)
 
-    def _whole(self, command: bytes, answer: bytes) -> bytes:
-        """The answer after the card was asked with the right length, and for all there is of it."""
+    def _whole(self, command: bytes, answer: bytes, expects: bool) -> bytes:
+        """The answer after the card was asked with the right length, and for all there is of it.
+
+        Only a command that says how much it `expects` is given another length.
+        """
         channel = command[0] & 0x03 if command[0] < 0x40 else 0
         data = b""
         corrected = False
-        while answer[-2] in (0x61, 0x6C):
+        while answer[-2] == 0x61 or (answer[-2] == 0x6C and expects):
             if answer[-2] == 0x6C:
                 if corrected:
                     raise self._failed("the card refuses the length that it asked for")
@@ -183,7 +187,7 @@ class PcscReader:
                 data += answer[:-2]
                 if len(data) > MAX_ANSWER:
                     raise self._failed("the card's answer has no end")
-                corrected = False
+                corrected, expects = False, True
                 command = bytes([channel, 0xC0, 0, 0, answer[-1]])
             answer = self._exchanged(command)
             if len(answer) == 2 and answer[0] == 0x61 and command[1] == 0xC0:

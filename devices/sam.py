@@ -221,6 +221,8 @@ def _over(connection: ssl.SSLSocket, where: str, seconds: float) -> Callable[[by
 
 
 def _send(connection: ssl.SSLSocket, message: bytes, seconds: float) -> None:
+    if len(message) > 0xFFFF:
+        raise DeviceProtocolError(f"{len(message)} bytes are too many for a command or an answer of a SAM")
     connection.settimeout(seconds)
     connection.sendall(struct.pack(">H", len(message)) + message)
 

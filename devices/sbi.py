@@ -105,10 +105,12 @@ class Params:
     """Limits of what a service may send, and of how long it may take.
 
     `grace_seconds`: what a capture may take beyond the person's time; `frame_seconds`: for each live picture.
+    All end before the deadlines of `devices.worker` do, so that what happened is told.
     """
 
     answer_seconds: float = 2.0
-    grace_seconds: float = 10.0
+    health_seconds: float = 1.0
+    grace_seconds: float = 8.0
     frame_seconds: float = 5.0
     answer_bytes: int = 1 << 20
     capture_bytes: int = 32 << 20
@@ -142,24 +144,27 @@ class SbiDriver:
         """
         roots = loaded_roots(self.trust)
         found: dict[str, DeviceInfo] = {}
-        for info in itertools.chain(*_asked_all(partial(self._listed, roots=roots), self._services())):
+        for listed in _asked_all(partial(self._listed, roots=roots), self._services()):
             # Of two under one name the signed one counts, wherever it listens.
-            if info.id not in found or info.provenance.signed_by:
-                found[info.id] = info
+            for info in () if isinstance(listed, DeviceError) else listed:
+                if info.id not in found or info.provenance.signed_by:
+                    found[info.id] = info
         return list(found.values())
 
     def open(self, device_id: str) -> "SbiDevice":
         """Open a device by what it says of itself under its signature.
 
-        Raises `DeviceRemoved` where no service has it, `DeviceUntrusted` where its signature or its
-        environment does not hold, `DeviceUnavailable` where our own certificates or key are missing.
+        Raises `DeviceRemoved` where no service has it, `DeviceStuck` where one that may have it does not
+        answer, `DeviceUntrusted` where its signature or its environment does not hold, `DeviceUnavailable`
+        where our own certificates or key are missing.
         """
         roots = loaded_roots(self.trust)
         services = self._services()
         told = _asked_all(_Service.discovered, services)
-        refused: DeviceError = DeviceRemoved(f"no service tells of {device_id}")
+        gone: DeviceError = DeviceRemoved(f"no service tells of {device_id}")
+        refused = next((some for some in told if isinstance(some, DeviceStuck)), gone)
         for service, some in zip(services, told, strict=True):
-            if device_id not in [device.digital_id.name for device in some]:
+            if isinstance(some, DeviceError) or device_id not in [device.digital_id.name for device in some]:
                 continue
             refused = DeviceUntrusted(f"the service of {device_id} does not describe it")
             for vouched in _vouched(service, roots):
@@ -249,14 +254,14 @@ def _claimed(device: Discovered) -> _Vouched:
 
 def _asked_all(
     question: "Callable[[_Service], Sequence[_Answer]]", services: "Sequence[_Service]"
-) -> "list[Sequence[_Answer]]":
-    """What services answer, all asked at once; nothing where it is another program's port, or ill."""
+) -> "list[Sequence[_Answer] | DeviceError]":
+    """What services answer, all asked at once; the fault where it is another program's port, or ill."""
 
-    def asked(service: _Service) -> Sequence[_Answer]:
+    def asked(service: _Service) -> Sequence[_Answer] | DeviceError:
         try:
             return question(service)
-        except DeviceError:
-            return ()
+        except DeviceError as error:
+            return error
 
     with ThreadPoolExecutor(max(1, len(services))) as pool:
         return list(pool.map(asked, services))
@@ -345,9 +350,9 @@ class SbiDevice:
         return judged(spec.positions, records)
 
     def health(self) -> Health:
-        """Whether its service still tells of it, and as what. Cost: milliseconds; 2 s where it hangs."""
+        """Whether its service still tells of it, and as what. Cost: milliseconds; 1 s where it hangs."""
         try:
-            found = self._service.discovered()
+            found = self._service.discovered(self._service.params.health_seconds)
         except DeviceRemoved as error:
             return Health(Condition.REMOVED, str(error))
         except DeviceError as error:
@@ -375,8 +380,8 @@ def judged(asked: Positions, records: tuple[Record, ...]) -> Outcome:
     got = [position for record in records for position in record.positions]
     if sorted(got) == sorted(asked) and len(records) == max(1, len(asked)):
         return captured
-    if set(got).isdisjoint(asked):
-        words = [", ".join(map(position_name, positions)) or "a face" for positions in (asked, got)]
+    if asked and set(got).isdisjoint(asked):
+        words = [", ".join(map(position_name, positions)) for positions in (asked, got)]
         return TryAgain(Hint.WRONG_POSITION, f"asked for {words[0]}, got {words[1]}")
     return ShortCount(asked, len(records), captured)
 
@@ -442,10 +447,11 @@ class _Service:
     port: int
     params: Params
 
-    def discovered(self) -> tuple[Discovered, ...]:
+    def discovered(self, seconds: float | None = None) -> tuple[Discovered, ...]:
         params = self.params
+        seconds = seconds or params.answer_seconds
         return read_discovery(
-            self._answer("MOSIPDISC", "/device", type_request(), params.answer_seconds, params.answer_bytes)
+            self._answer("MOSIPDISC", "/device", type_request(), seconds, params.answer_bytes)
         )
 
     def device_infos(self) -> tuple[str, ...]:

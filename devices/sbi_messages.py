@@ -34,6 +34,8 @@ TRANSACTION_LENGTH = range(4, 51)
 # Text in base64 has none of these: a bound on them bounds the memory that parsing takes.
 _MOST_STRUCTURE = 5_000
 _LONGEST_TOKEN = 1 << 16
+_LONGEST_NAME = 200
+_MOST_DEVICES = 32
 
 _KINDS = {"Finger": DeviceKind.FINGERPRINT, "Iris": DeviceKind.IRIS, "Face": DeviceKind.FACE}
 _CONDITIONS = {"ready": Condition.READY, "busy": Condition.BUSY}
@@ -245,8 +247,7 @@ def check_transaction(spec: CaptureSpec) -> str:
 def read_discovery(body: bytes) -> tuple[Discovered, ...]:
     """The devices of an answer to MOSIPDISC that report no error."""
     found = []
-    for item in _array(_parsed(body), "the answer"):
-        fields = _object(item, "a device")
+    for fields in _devices(body):
         if _refusal(fields) is not None:
             continue
         digital_id = read_digital_id(unpadded(_text(fields, "digitalId", _LONGEST_TOKEN), "digitalId"))
@@ -264,8 +265,9 @@ def read_discovery(body: bytes) -> tuple[Discovered, ...]:
 
 def read_device_infos(body: bytes) -> tuple[str, ...]:
     """The tokens of an answer to MOSIPDINFO, of those devices that report no error."""
-    items = [_object(item, "a device") for item in _array(_parsed(body), "the answer")]
-    return tuple(_text(item, "deviceInfo", 4 * _LONGEST_TOKEN) for item in items if _refusal(item) is None)
+    return tuple(
+        _text(item, "deviceInfo", 4 * _LONGEST_TOKEN) for item in _devices(body) if _refusal(item) is None
+    )
 
 
 def read_description(payload: bytes) -> Description:
@@ -277,7 +279,7 @@ def read_description(payload: bytes) -> Description:
         code=_text(fields, "deviceCode"),
         environment=_text(fields, "env"),
         purpose=_text(fields, "purpose"),
-        firmware=_text(fields, "firmware"),
+        firmware=_text(fields, "firmware", _LONGEST_NAME),
         digital_id=_text(fields, "digitalId", _LONGEST_TOKEN),
     )
 
@@ -286,9 +288,9 @@ def read_digital_id(payload: bytes) -> DigitalId:
     """The payload of a digital id, signed or not."""
     fields = _object(_parsed(payload), "the digital id")
     return DigitalId(
-        serial=_text(fields, "serialNo"),
-        maker=_text(fields, "make"),
-        model=_text(fields, "model"),
+        serial=_text(fields, "serialNo", _LONGEST_NAME),
+        maker=_text(fields, "make", _LONGEST_NAME),
+        model=_text(fields, "model", _LONGEST_NAME),
         kind=_kind(_text(fields, "type")),
         sub_type=_text(fields, "deviceSubType"),
     )
@@ -412,6 +414,13 @@ def _text(fields: Mapping[str, object], name: str, longest: int = LONGEST_TEXT) 
 
 def _texts(fields: Mapping[str, object], name: str) -> tuple[str, ...]:
     return tuple(_text({name: value}, name, 8) for value in _array(fields.get(name), name))
+
+
+def _devices(body: bytes) -> Sequence[Mapping[str, object]]:
+    items = _array(_parsed(body), "the answer")
+    if len(items) > _MOST_DEVICES:
+        raise DeviceProtocolError(f"a service of {len(items)} devices is none")
+    return [_object(item, "a device") for item in items]
 
 
 def _refusal(fields: Mapping[str, object]) -> Refusal | None:

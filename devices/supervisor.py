@@ -148,8 +148,8 @@ class OpenReader(_Opened):
 class Supervisor:
     """Watches `drivers`, whose names differ, until it is closed. Thread-safe.
 
-    `events` keeps what happened until it is taken, the latest `most_events` of it; what happened to one driver
-    is in order. A device that was pulled and put back between two looks is noticed if it was open and in use.
+    `events` keeps what happened until it is taken, the latest `most_events`; what happened to one driver is
+    in order. A device that was pulled and put back between two looks is noticed if it was open and in use.
     """
 
     def __init__(self, drivers: Sequence[Driver], params: Params = Params()) -> None:

@@ -20,7 +20,7 @@ from devices.sbi import Params, SbiDriver
 from devices.sbi_trust import DecryptionKey, Trust, TrustedRoots
 from devices.virtual.sbi_simulator import Identity
 
-HASTY = Params(answer_seconds=5, grace_seconds=5, frame_seconds=5)
+HASTY = Params(answer_seconds=5, health_seconds=5, grace_seconds=5, frame_seconds=5)
 """Deadlines that a busy machine keeps, and a hanging service does not hold a test up for long with."""
 
 

@@ -155,6 +155,13 @@ def test_a_card_torn_while_it_is_read_gives_nothing_and_can_be_read_again(
         assert_whole(read_ektp(table.reader(), sam, PATIENCE))
 
 
+def test_a_card_that_takes_its_time_with_everything_is_given_up(issuer: TestIssuer) -> None:
+    card = EktpCard.personalised(issuer, personalisation())
+    with pytest.raises(DeviceStuck, match="not read within"):
+        read_ektp(Wired(Faulty(card, Fault.SLOW, seconds=0.1)), None, 0, most_seconds=0.5)
+    read(card)
+
+
 def test_the_sam_torn_while_a_card_is_read(table: CardTable, issuer: TestIssuer) -> None:
     table.card.insert(EktpCard.personalised(issuer, personalisation()))
     table.sam.insert(Faulty(TestSam(issuer), Fault.TORN, at=9))
@@ -470,6 +477,21 @@ def test_a_remote_sam_that_goes_away_is_removed(
         pytest.raises(DeviceRemoved),
     ):
         read(card, far)
+
+
+def test_an_answer_longer_than_any_ends_the_session_alone(
+    issuer: TestIssuer, certificates: Callable[[str], tuple[Path, Path]]
+) -> None:
+    answers = [bytes(0x10000)]
+
+    def long(command: bytes) -> bytes:
+        return answers.pop() if answers else TestSam(issuer).answer(command)
+
+    with lent(long, certificates) as server:
+        with pytest.raises(DeviceRemoved), remote_sam(server, issuer.code):
+            pass
+        with remote_sam(server, issuer.code):
+            pass
 
 
 @pytest.mark.parametrize("fault", [DeviceUnavailable, DeviceStuck, DeviceUntrusted])

@@ -63,6 +63,8 @@ class Card:
                 return bytes.fromhex("6C08")
             case 0xB0:
                 return b"12345678" + OK
+            case 0xA4:
+                return bytes.fromhex("6C08")
             case 0x84:
                 self._waiting = bytes(range(256)) * 3
                 return self._given(0x100)
@@ -130,6 +132,22 @@ def test_commands_of_every_length(table: CardTable, t0: bool) -> None:
         assert [command[1] for command in card.commands[-3:]] == [0xC2, 0xC2, 0xC0]
         assert all(len(command) <= 5 + 0xFF for command in card.commands)
     assert reader.transmit(bytes.fromhex("00FF0000")) == bytes.fromhex("6D00")
+    reader.disconnect()
+
+
+@pytest.mark.parametrize("t0", [False, True])
+def test_a_command_without_a_length_is_not_given_one(table: CardTable, t0: bool) -> None:
+    card = Card(t0=t0)
+    reader = table.reader()
+    table.card.insert(card)
+    reader.connect(PATIENCE)
+    for command in map(bytes.fromhex, ("00A40000", "00A40000023F00")):
+        assert reader.transmit(command) == bytes.fromhex("6C08")
+    assert len(card.commands) == 2
+    # With data, T=0 carries no length beside it.
+    if t0:
+        assert reader.transmit(bytes.fromhex("00A40000023F0000")) == bytes.fromhex("6C08")
+        assert card.commands[2:] == [bytes.fromhex("00A40000023F00")]
     reader.disconnect()
 
 

@@ -1,10 +1,16 @@
 """SBI devices, end to end: the client over HTTP against the simulator in a process of its own."""
 
+import json
+import multiprocessing
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +29,9 @@ from devices.errors import (
     DeviceUnavailable,
     DeviceUntrusted,
 )
-from devices.frame import DeviceKind, Positions
+from devices.frame import DeviceKind, Positions, Provenance, Record
 from devices.position import EyePosition, FingerPosition
-from devices.sbi import SbiDevice, SbiDriver
+from devices.sbi import PARAMS, SbiDevice, SbiDriver, judged
 from devices.sbi_trust import UnverifiedDevices
 from devices.virtual.sbi_simulator import (
     FACE,
@@ -40,6 +46,7 @@ from devices.virtual.sbi_simulator import (
     drawn,
     simulator,
 )
+from devices.worker import Deadlines
 from tests.sbi_services import HASTY, driver_at, identity, lasting_port, our_key, raw_service, trusted
 
 LEFT_SLAP = tuple(FingerPosition)[7:]
@@ -400,6 +407,72 @@ def test_encrypted_captures_are_opened_with_our_key(tmp_path: Path) -> None:
         elsewhere.mkdir()
         with pytest.raises(DeviceUntrusted, match="not for us"):
             opened(replace(driver, key=our_key(elsewhere)[0])).capture(CaptureSpec(LEFT_SLAP[:1]))
+
+
+@contextmanager
+def process_of(settings: Settings) -> Iterator[tuple[int, int]]:
+    """A simulator's port and process."""
+    before = set(multiprocessing.active_children())
+    with simulator(settings) as port:
+        [process] = set(multiprocessing.active_children()) - before
+        assert process.pid
+        yield port, process.pid
+
+
+def test_a_service_killed_in_the_middle_of_its_stream_is_gone_and_comes_back(tmp_path: Path) -> None:
+    settings = Settings(identity(), (SLAP,), port=lasting_port())
+    with process_of(settings) as (port, pid):
+        device = opened(driver_at(port, trusted(tmp_path)))
+        with closing(device.preview(CaptureSpec(LEFT_SLAP))) as live:
+            assert [next(live).number for _ in range(3)] == [0, 1, 2]
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(DeviceRemoved):
+                next(frame for frame in live if frame.number > 1_000)  # some may be on their way
+        assert device.health().condition is Condition.REMOVED
+    with simulator(settings), closing(device.preview(CaptureSpec(LEFT_SLAP))) as live:
+        assert next(live).number == 0
+
+
+def test_a_service_that_stalls_is_stuck_and_not_gone(tmp_path: Path) -> None:
+    with process_of(Settings(identity(), (SLAP,))) as (port, pid):
+        driver = driver_at(port, trusted(tmp_path), params=replace(HASTY, answer_seconds=1, health_seconds=1))
+        device = opened(driver)
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(DeviceStuck, match="MOSIPDISC within 1 s"):
+            driver.open(device.info.id)
+        assert device.health().condition is Condition.FAILING
+        os.kill(pid, signal.SIGCONT)
+        assert records_of(device.capture(CaptureSpec(LEFT_SLAP[:1])))
+
+
+def test_a_service_tells_what_happened_before_its_process_is_given_up() -> None:
+    given = Deadlines()
+    assert max(PARAMS.grace_seconds, PARAMS.frame_seconds) < given.call
+    assert PARAMS.health_seconds < given.health < given.busy
+
+
+def test_two_faces_are_never_taken_for_one() -> None:
+    of, now = Provenance("sbi", "face"), datetime.now(UTC)
+    face = Record(b"", "ISO19794_5_2011", DeviceKind.FACE, (), 78, now, of)
+    assert isinstance(judged((), (face,)), Captured)
+    outcome = judged((), (face, face))
+    assert isinstance(outcome, ShortCount)
+    assert outcome.got == 2
+
+
+def given(answer: Iterable[bytes], line: bytes) -> Iterable[bytes]:
+    """The same answer to whatever is asked."""
+    return answer
+
+
+def test_a_service_of_thousands_of_devices_is_none(service: int, driver: SbiDriver) -> None:
+    _, _, body = discovery_of(service).partition(b"\r\n\r\n")
+    device = json.loads(body)[0]
+    for many, listed in ((32, 1), (33, 0)):
+        body = json.dumps([device] * many).encode()
+        answer = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)]
+        with raw_service(partial(given, answer)) as port:
+            assert len(replace(driver, ports=(port,)).discover()) == listed
 
 
 def test_a_service_that_dies_is_gone_and_comes_back(tmp_path: Path) -> None:
