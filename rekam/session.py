@@ -427,6 +427,7 @@ class Session:
             missing=_positions(tuple(p for p in part if p in self._declared)),
             seconds=self._params.seconds,
             least_quality=self._params.good,
+            transaction=self.began.name,
         )
 
     def capture(self, device: Device) -> Result:

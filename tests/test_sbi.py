@@ -18,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from PIL import Image
 
+from benchmarks.encounters import made_up_nik
 from capture.decode import decode_face_image, decode_image, decode_iris_image
 from devices.device import Captured, CaptureSpec, Condition, Hint, Outcome, ShortCount, TimedOut, TryAgain
 from devices.errors import (
@@ -47,6 +48,8 @@ from devices.virtual.sbi_simulator import (
     simulator,
 )
 from devices.worker import Deadlines
+from rekam.session import Began, Entry, Place, Session, Unfit, Verdict
+from rekam.station.settings import drivers, load_station
 from tests.sbi_services import HASTY, driver_at, identity, lasting_port, our_key, raw_service, trusted
 
 LEFT_SLAP = tuple(FingerPosition)[7:]
@@ -265,6 +268,22 @@ def test_captures_of_one_transaction_are_one_chain(slap: SbiDevice) -> None:
     assert [*slap._chains] == ["one encounter"]
 
 
+class Doubting:
+    """Finds nothing good enough."""
+
+    def examine(self, captured: Captured, asked: tuple[Place, ...]) -> Unfit:
+        return Unfit("again")
+
+
+def test_captures_of_one_encounter_are_one_chain(slap: SbiDevice) -> None:
+    kept: list[Entry] = []
+    began = Began("encounter-5", made_up_nik(1), "Sari", (DeviceKind.FINGERPRINT,), datetime.now(UTC))
+    session = Session.begin(began, Doubting(), kept.append)
+    for _ in range(2):
+        assert session.capture(slap).verdict is Verdict.AGAIN
+    assert [*slap._chains] == ["encounter-5"]
+
+
 def test_transactions_that_devices_refuse_are_not_sent(slap: SbiDevice) -> None:
     for transaction in ("abc", "x" * 51, "wörter", "with\nline"):
         with pytest.raises(DeviceUnavailable, match="4 to 50 ASCII"):
@@ -473,6 +492,23 @@ def test_a_service_of_thousands_of_devices_is_none(service: int, driver: SbiDriv
         answer = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)]
         with raw_service(partial(given, answer)) as port:
             assert len(replace(driver, ports=(port,)).discover()) == listed
+
+
+def test_a_station_opens_what_is_encrypted_for_it(tmp_path: Path) -> None:
+    key, certificate = our_key(tmp_path)
+    [root] = trusted(tmp_path).files
+    settings = Settings(identity(), (SLAP,), encrypt_for=certificate.public_bytes(Encoding.PEM))
+    with simulator(settings) as port:
+        file = tmp_path / "station.toml"
+        file.write_text(
+            f'[sbi]\nroots = ["{root}"]\nenvironment = "Staging"\nfirst_port = {port}\nlast_port = {port}\n'
+            f'key = {{ file = "{key.key_file}", certificate = "{key.certificate_file}", '
+            f'password = "{key.password_file}" }}\n'
+        )
+        [driver], _ = drivers(load_station(file))
+        device = driver.open(driver.discover()[0].id)
+        assert isinstance(device, SbiDevice)
+        assert records_of(device.capture(CaptureSpec(LEFT_SLAP[:1]))) == [(LEFT_SLAP[:1], 78)]
 
 
 def test_a_service_that_dies_is_gone_and_comes_back(tmp_path: Path) -> None:

@@ -46,12 +46,21 @@ class GenicamSettings(_Table):
     cameras: tuple[str, ...] = ()
 
 
+class SbiKeySettings(_Table):
+    """Our key and certificate (PEM) and a file with the password, for devices that encrypt captures."""
+
+    file: Path
+    certificate: Path
+    password: Path | None = None
+
+
 class SbiSettings(_Table):
     """`roots`: PEM files of the makers' authorities; `unverified`: believe anybody, for tests alone."""
 
     roots: tuple[Path, ...] = ()
     unverified: bool = False
     environment: str = "Production"
+    key: SbiKeySettings | None = None
     first_port: int = 4501
     last_port: int = 4600
 
@@ -198,12 +207,13 @@ def _genicam(settings: StationSettings) -> Driver:
 
 def _sbi(settings: StationSettings) -> Driver:
     from devices.sbi import SbiDriver
-    from devices.sbi_trust import TrustedRoots, UnverifiedDevices
+    from devices.sbi_trust import DecryptionKey, TrustedRoots, UnverifiedDevices
 
     assert settings.sbi is not None
     sbi = settings.sbi
     trust = UnverifiedDevices() if sbi.unverified else TrustedRoots(sbi.roots)
-    return SbiDriver(trust, sbi.environment, ports=range(sbi.first_port, sbi.last_port + 1))
+    key = DecryptionKey(sbi.key.file, sbi.key.certificate, sbi.key.password) if sbi.key else None
+    return SbiDriver(trust, sbi.environment, key, range(sbi.first_port, sbi.last_port + 1))
 
 
 def _signature(settings: StationSettings) -> Driver:
