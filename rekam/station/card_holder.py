@@ -14,9 +14,7 @@ from functools import cache
 from importlib.resources import files
 from math import log10
 
-from capture.decode import decode_face_image
 from capture.errors import RecordRefused
-from capture.face.extract import FaceExtraction, FaceExtractor
 from capture.face.template import FaceTemplate
 from capture.fingerprint.template import Extractor, FingerprintTemplate
 from capture.formats.card_minutiae import (
@@ -102,7 +100,7 @@ def verify_holder(
     faces: tuple[FaceTemplate, FaceTemplate] | None = None,
     fmr: float = FMR_1E3,
 ) -> HolderVerdict:
-    """Compare a live finger, and `faces`: the card's photo (`card_face`) and a live portrait.
+    """Compare a live finger, and `faces`: of the card's photo and of a live portrait.
 
     Raises `RecordRefused` where the card's minutiae cannot be read, `NotCalibrated` for faces of two
     embedders or of an unknown one, `ValueError` for an `fmr` that is no rate. Cost: 1 ms; thread-safe.
@@ -141,11 +139,6 @@ def card_finger(data: bytes, size: CardSize = CardSize.COMPACT) -> FingerprintTe
         return template_of(record.views[0], record.format)
     reading = read_card_template if data.startswith(TEMPLATE_TAG) else read_card_minutiae
     return template_of_card(reading(data, size), FingerPosition.UNKNOWN)
-
-
-def card_face(card: Ektp, extractor: FaceExtractor) -> FaceExtraction:
-    """Template and quality of the photo on the card. Raises `ImageRefused`. Cost: that of a portrait."""
-    return extractor.extract(decode_face_image(card.photo))
 
 
 @cache
