@@ -11,6 +11,10 @@ how many records each encounter has and how the last one ends. So a record, or a
 left out, exchanged, put elsewhere or cut off is noticed. That the whole folder was put back to an older state
 is not: sending is repeatable, so nothing is recorded twice by that.
 
+Where the book itself is damaged, but not its first 52 bytes, the encounters are found by their files, each as
+far as it goes: then it cannot be told whether one is gone or cut off, and `notices` says so. Opening needs no
+room on the disk, and `settle` has a reserve of it: a full disk can be seen, sent and emptied.
+
 A record counts once `append` returned: it and then the book were waited for until they lay on the disk. What
 a power cut left of another is dropped when the spool is opened next, and `notices` says so.
 """
@@ -22,7 +26,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +41,7 @@ from matching.arrays import synced
 from rekam.errors import SpoolDamaged, SpoolError, SpoolInUse, WrongPassphrase
 
 BOOK = "book"
+RESERVE = "reserve"
 _MAGIC = b"RKSP\x01"
 _SALT, _NONCE, _TAG, _LENGTH = 16, 12, 16, 4
 _HEADER = len(_MAGIC) + 3 + _SALT
@@ -55,6 +60,7 @@ class Params:
     largest_record: int = 32 * 2**20
     largest_file: int = 256 * 2**20
     outcomes_kept: int = 500
+    reserve: int = 2**20  # bytes: more than any book has
 
 
 PARAMS = Params()
@@ -121,8 +127,8 @@ class Spool:
                 if new:
                     spool._write_book()
                 else:
-                    spool._prove(data[_HEADER : _HEADER + _NONCE + _TAG])
-                    spool._read_book(data[_HEADER + _NONCE + _TAG :])
+                    spool._read_book(data[_HEADER:])
+                spool._keep_reserve()
             except BaseException:
                 os.close(lock)
                 raise
@@ -210,13 +216,18 @@ class Spool:
         end = self._ends.pop(name)
         with _faults(self.folder):
             try:
-                self._write_book()
+                try:
+                    self._write_book()
+                except OSError:
+                    (self.folder / RESERVE).unlink(missing_ok=True)  # what a full disk lacks for the book
+                    self._write_book()
             except OSError:
                 self._ends[name], self._settled = end, before
                 raise
             self.damaged.pop(name, None)
             self._path(name).unlink(missing_ok=True)
             synced(self.folder)
+            self._keep_reserve()
 
     def close(self) -> None:
         """Let others open it; a second time does nothing."""
@@ -232,21 +243,25 @@ class Spool:
     ) -> None:
         self.close()
 
-    def _prove(self, proof: bytes) -> None:
-        """That this key made the book. Raises `WrongPassphrase`."""
-        try:
-            self._key.decrypt(proof[:_NONCE], proof[_NONCE:], self._header)
-        except (InvalidTag, ValueError) as error:
-            raise WrongPassphrase("this is not the passphrase of the spool") from error
-
-    def _read_book(self, body: bytes) -> None:
-        """Take over what the book says, drop what it never counted."""
-        try:
-            book = _BOOK.validate_json(self._key.decrypt(body[:_NONCE], body[_NONCE:], self._header))
-        except (InvalidTag, ValidationError, ValueError) as error:
-            raise SpoolDamaged(f"the book of the spool {self.folder} is damaged") from error
-        self._settled = book.settled
+    def _read_book(self, data: bytes) -> None:
+        """Take over what the book says, drop what it never counted. Raises `WrongPassphrase`."""
+        proof, body = data[: _NONCE + _TAG], data[_NONCE + _TAG :]
         notices: list[str] = []
+        try:
+            said = self._key.decrypt(body[:_NONCE], body[_NONCE:], self._header)
+        except (InvalidTag, ValueError):
+            self._prove(proof)
+            book = self._found()
+            notices.append(
+                "the book of the spool was damaged and is made anew: what became of what was sent "
+                "is no longer known here, nor whether one that waits is gone or lacks its last captures"
+            )
+        else:
+            try:
+                book = _BOOK.validate_json(said)
+            except ValidationError as error:
+                raise SpoolDamaged(f"the book of the spool {self.folder} is not of this version") from error
+        self._settled = book.settled
         for name, (count, tag) in book.open.items():
             self._ends[name] = _End(count, bytes.fromhex(tag))
             try:
@@ -259,8 +274,28 @@ class Spool:
                 notices.append(f"encounter {name}: nothing of it was kept before the power was cut")
         for name in book.settled:
             self._path(name).unlink(missing_ok=True)  # the power was cut between book and file
-        self._write_book()
         self.notices = tuple(notices)
+        if notices or book.open != self._counted():
+            with suppress(OSError):  # the disk may be full: then what is written next writes it
+                self._write_book()
+
+    def _prove(self, proof: bytes) -> None:
+        """That this key made the book. Raises `WrongPassphrase`."""
+        try:
+            self._key.decrypt(proof[:_NONCE], proof[_NONCE:], self._header)
+        except (InvalidTag, ValueError) as error:
+            raise WrongPassphrase("this is not the passphrase of the spool") from error
+
+    def _found(self) -> _Book:
+        """What a book would say of the files, oldest first; of one that shows nothing, that it is damaged."""
+        book = _Book({}, {})
+        for path in sorted(self.folder.glob("*.spool"), key=lambda one: (one.stat().st_mtime_ns, one.name)):
+            end = _End(1)
+            with suppress(SpoolDamaged):
+                for _, next_one in self._unsealed(path.stem):
+                    end = next_one
+            book.open[path.stem] = (end.count, end.tag.hex())
+        return book
 
     def _recovered(self, name: str, count: int, tag: bytes) -> Iterator[str]:
         """Set the end of an encounter, cut off what follows it, and say so."""
@@ -278,6 +313,8 @@ class Spool:
             )
         self._ends[name] = end
         path = self._path(name)
+        if end.count != count:
+            synced(path)  # or the next book would count what is not on the disk yet
         left = path.stat().st_size - end.offset if path.exists() else 0
         if left:
             os.truncate(path, end.offset)
@@ -302,13 +339,22 @@ class Spool:
             end = _End(end.count + 1, sealed[-_TAG:], stop)
             yield record, end
 
+    def _counted(self) -> dict[str, tuple[int, str]]:
+        return {name: (end.count, end.tag.hex()) for name, end in self._ends.items()}
+
+    def _keep_reserve(self) -> None:
+        """Room for a book, if there is any to be had."""
+        with suppress(OSError):
+            handle = os.open(self.folder / RESERVE, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(handle, 0, self._params.reserve)
+            finally:
+                os.close(handle)
+
     def _write_book(self) -> None:
         """Replace the book; it is on the disk when this returns. After a fault either may be there."""
         self._unsure = True
-        book = {
-            "open": {name: (end.count, end.tag.hex()) for name, end in self._ends.items()},
-            "settled": self._settled,
-        }
+        book = {"open": self._counted(), "settled": self._settled}
         proof, nonce = secrets.token_bytes(_NONCE), secrets.token_bytes(_NONCE)
         data = self._header + proof + self._key.encrypt(proof, b"", self._header)
         data += nonce + self._key.encrypt(nonce, json.dumps(book).encode(), self._header)

@@ -167,7 +167,7 @@ def test_reordered_and_exchanged_records_are_noticed(tmp_path: Path) -> None:
 def test_a_spool_without_its_book_is_not_begun_anew(tmp_path: Path) -> None:
     filled(tmp_path)
     book = (tmp_path / BOOK).read_bytes()
-    for spoilt in (b"", book[:10], book[:24], book[:60], book[:-1], b"X" + book[1:]):
+    for spoilt in (b"", book[:10], book[:24], book[:51], b"X" + book[1:]):
         (tmp_path / BOOK).write_bytes(spoilt)
         with pytest.raises(SpoolError):
             opened(tmp_path)
@@ -176,6 +176,48 @@ def test_a_spool_without_its_book_is_not_begun_anew(tmp_path: Path) -> None:
         opened(tmp_path)
     (tmp_path / BOOK).write_bytes(book)
     opened(tmp_path).close()
+
+
+@pytest.mark.parametrize("how", ["a bit", "cut off"])
+def test_with_a_damaged_book_the_encounters_are_found_by_their_files_and_that_is_said(
+    tmp_path: Path, how: str
+) -> None:
+    filled(tmp_path, ("z", "b", "c", "d"))
+    with opened(tmp_path) as spool:
+        spool.settle("d", "UNIQUE")
+    with (tmp_path / "b.spool").open("ab") as file:
+        file.write(bytes(9))
+    (tmp_path / "c.spool").write_bytes(bytes(500))
+    for age, name in ((3, "z"), (2, "b"), (1, "c")):
+        os.utime(tmp_path / f"{name}.spool", ns=(10**18 - age, 10**18 - age))
+    book = bytearray((tmp_path / BOOK).read_bytes())
+    book[-1] ^= 1
+    (tmp_path / BOOK).write_bytes(book if how == "a bit" else book[:60])
+    with pytest.raises(WrongPassphrase):
+        opened(tmp_path, "teh tarik")
+    with opened(tmp_path) as spool:
+        assert "the book of the spool was damaged" in spool.notices[0]
+        assert "cut off after 9 bytes" in spool.notices[1]
+        assert spool.names == ("z", "b", "c")
+        assert set(spool.damaged) == {"c"}
+        assert spool.records("b") == tuple(f"b{n}".encode() * 100 for n in range(3))
+        assert (tmp_path / "c.spool").stat().st_size == 500
+        spool.append("z", b"more")
+    with opened(tmp_path) as spool:  # the new book counts again
+        assert (spool.notices, len(spool.records("z")), set(spool.damaged)) == ((), 4, {"c"})
+        spool.settle("c", "given up")
+    os.truncate(tmp_path / "z.spool", length(tmp_path, "b") // 3)
+    with opened(tmp_path) as spool:
+        assert set(spool.damaged) == {"z"}
+
+
+def test_a_book_whose_proof_is_damaged_is_read_all_the_same(tmp_path: Path) -> None:
+    filled(tmp_path)
+    book = bytearray((tmp_path / BOOK).read_bytes())
+    book[30] ^= 1
+    (tmp_path / BOOK).write_bytes(book)
+    with opened(tmp_path) as spool:
+        assert (spool.notices, len(spool.records("a"))) == ((), 3)
 
 
 def test_a_book_that_asks_for_endless_work_is_refused(tmp_path: Path) -> None:
@@ -250,6 +292,59 @@ def failing(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Path], bool]) -> N
         real(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
+
+
+def no_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the folder may not grow: what would make it larger is not written."""
+    real, sizes = os.fsync, {path: path.stat().st_size for path in folder.iterdir()}
+    most = sum(sizes.values())
+
+    def fsync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").resolve()
+        grew = path.is_file() and path.stat().st_size > sizes.get(path, 0)
+        if grew and sum(path.stat().st_size for path in folder.iterdir()) > most:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    def posix_fallocate(handle: int, start: int, size: int) -> None:
+        before = os.fstat(handle).st_size
+        os.truncate(handle, max(before, start + size))
+        if before < start + size and sum(path.stat().st_size for path in folder.iterdir()) > most:
+            os.truncate(handle, before)
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "posix_fallocate", posix_fallocate)
+
+
+def test_a_full_disk_can_be_opened_and_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path)
+    book = (tmp_path / BOOK).read_bytes()
+    with opened(tmp_path) as spool:
+        spool.append("a", b"whole")  # and the power is cut before its book
+    (tmp_path / BOOK).write_bytes(book)
+    no_room(tmp_path, monkeypatch)
+    for _ in range(2):
+        with opened(tmp_path) as spool:
+            assert len(spool.records("a")) == 4
+            with pytest.raises(SpoolError, match="No space"):
+                spool.append("a", b"more")
+            with pytest.raises(SpoolError, match="No space"):
+                spool.begin("c")
+    with opened(tmp_path) as spool:
+        spool.settle("b", "UNIQUE")
+        assert spool.names == ("a",)
+        assert len(spool.records("a")) == 4
+        spool.settle("a", "UNIQUE")
+    with opened(tmp_path) as spool:
+        assert (spool.names, list(spool.settled)) == ((), ["b", "a"])
+
+
+def test_opening_writes_no_book_where_nothing_changed(tmp_path: Path) -> None:
+    filled(tmp_path)
+    book = (tmp_path / BOOK).read_bytes()
+    opened(tmp_path).close()
+    assert (tmp_path / BOOK).read_bytes() == book
 
 
 def test_a_record_that_failed_after_its_book_was_there_is_tried_again_through_a_power_cut(
