@@ -479,7 +479,8 @@ class Session:
         wanted = self._wanted()
         poor = tuple(one for one in wanted if not _usable(one) or one.quality.score < self._params.good)
         doubted = tuple(one for one in wanted if one.place in self._doubted)
-        enough = self._tries >= self._params.best_of and all(map(_usable, wanted))
+        several = max(self._params.best_of, 2 if doubted else 1)  # between them the operator is asked
+        enough = self._tries >= several and all(map(_usable, wanted))
         if (poor or doubted) and not enough:
             advice = _advice(poor) + tuple(
                 f"{one.place.words}: the service has sent one back, so the best of several counts."

@@ -45,6 +45,7 @@ from rekam.session import (
     Began,
     Declared,
     Entry,
+    Params,
     Place,
     Seen,
     Session,
@@ -484,6 +485,16 @@ def test_the_operators_decision_stays_with_what_is_captured_better() -> None:
         of.discard(ring)
         assert of.capture(scanner).verdict is Verdict.ACCEPTED
         assert [(of.taken[place].quality, of.taken[place].poor) for place in (index, middle)] == expected
+
+
+def test_the_operator_is_asked_of_what_was_sent_back_also_where_every_capture_is_the_best() -> None:
+    of = Session.begin(began(kinds=(DeviceKind.FACE,)), OfTemplates(), Kept(), params=Params(best_of=1))
+    camera = other_device(DeviceKind.FACE, face(0).to_bytes())
+    assert of.capture(camera).verdict is Verdict.ACCEPTED
+    of.seal()
+    of.reopen([FACE], ("the service does not like it",))
+    assert of.capture(camera).verdict is Verdict.AGAIN
+    assert of.capture(camera).verdict is Verdict.ACCEPTED
 
 
 def test_what_shows_nothing_to_compare_does_not_stand_before_what_does() -> None:
