@@ -1,8 +1,9 @@
 """Signatures: whatever a pad or tablet writes into a folder, or one file, as an image or as strokes.
 
 Pads come with a program of their own that saves what was signed; the driver waits for the file. What lies
-there when a capture begins is of another person, and never taken. Strokes are InkML (W3C, 2011): they are
-drawn, and go along as they came. A signature is stored, never compared.
+there when a capture begins is of another person, and not taken; but a file of another time counts as written
+anew, so nothing else may touch a pad's files. Strokes are InkML (W3C, 2011): they are drawn, and go along as
+they came. A signature is stored, never compared.
 """
 
 import contextlib
@@ -80,31 +81,39 @@ class SignaturePad:
         raise DeviceUnavailable("a signature pad has no preview")
 
     def capture(self, spec: CaptureSpec) -> Captured | TimedOut:
-        """What was signed, as a picture, and as strokes where they came.
+        """What was signed, as a picture, and as strokes where they came: the newest file that can be read.
 
-        Raises `DeviceProtocolError` where it is something else, `DeviceUnavailable` where it may not be read.
+        Raises `DeviceProtocolError` where there is only something else, `DeviceUnavailable` where it may not
+        be read.
         """
-        known: set[_State] | None = None  # until nothing that was begun before is still being written
-        fault: DeviceError | None = None
-        seen, since = self._files(), time.monotonic()
-        until = since + spec.seconds
-        while (now := time.monotonic()) < until:
-            files = self._files()
-            if files != seen:
-                seen, since = files, now
-            elif now - since >= self._params.settled_seconds:
-                known = set(files.values()) if known is None else known
-                new = [path for path, state in files.items() if state not in known]
-                if new:
-                    try:
-                        return self._captured(self._read(max(new, key=files.__getitem__)))
-                    except DeviceError as error:
-                        fault = error
-                        if now - since >= self._params.broken_seconds:
-                            break
-            time.sleep(self._params.poll_seconds)
-        if fault:
-            raise fault
+        params, start = self._params, time.monotonic()
+        files = self._files()
+        known = set(files.values())
+        begun = set(files)  # before the capture: as these files first settle, they are known
+        since: dict[tuple[Path, _State], float] = {}
+        faults: list[DeviceError] = []
+        while (now := time.monotonic()) < start + spec.seconds:
+            before, files = files, self._files()
+            if now - start < params.settled_seconds:
+                begun |= files.keys()
+            renamed = {before[path][2] for path in begun & before.keys() - files.keys()}
+            begun |= {path for path, state in files.items() if state[2] in renamed}
+            since = {file: since.get(file, now) for file in files.items()}
+            settled = {file for file, first in since.items() if now - first >= params.settled_seconds}
+            known |= {state for path, state in settled if path in begun}
+            begun -= {path for path, _ in settled}
+            new = sorted(((state, path) for path, state in settled if state not in known), reverse=True)
+            faults = [] if new else faults
+            for _, path in new:
+                try:
+                    return self._captured(self._read(path))
+                except DeviceError as error:
+                    faults.append(error)
+            if new and now - since[new[0][::-1]] >= params.broken_seconds:
+                raise faults[0]
+            time.sleep(params.poll_seconds)
+        if faults:
+            raise faults[0]
         return TimedOut(spec.seconds)
 
     def health(self) -> Health:
@@ -166,6 +175,13 @@ def picture(data: bytes, params: Params) -> NDArray[np.uint8]:
         raise DeviceProtocolError(f"a signature that cannot be read: {broken}") from broken
 
 
+class _NoEntities(ElementTree.TreeBuilder):
+    """A tree without a document type: its entities can make a small file gigabytes."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise DeviceProtocolError("a signature with a document type")
+
+
 def strokes(data: bytes, params: Params) -> list[NDArray[np.float64]]:
     """The traces of an InkML document, each `(N, 2)` of x, y downwards; raises `DeviceProtocolError`.
 
@@ -173,23 +189,24 @@ def strokes(data: bytes, params: Params) -> list[NDArray[np.float64]]:
     read: traces whose values are not plain numbers are refused.
     """
     try:
-        root = ElementTree.fromstring(data)
+        root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoEntities()))
     except ElementTree.ParseError as broken:
         raise DeviceProtocolError(f"a signature that is no XML: {broken}") from broken
     traces, points = [], 0
     for trace in root.iter():
         if trace.tag.rpartition("}")[2] != "trace":
             continue
+        text = trace.text or ""
+        points += text.count(",") + 1
+        if points > params.most_points:
+            raise DeviceProtocolError("a signature of too many points")
         try:
-            rows = [
-                [float(number) for number in point.split()[:2]] for point in (trace.text or "").split(",")
-            ]
+            rows = [[float(number) for number in point.split(None, 2)[:2]] for point in text.split(",")]
             traces.append(np.array(rows, dtype=np.float64).reshape(len(rows), 2))
         except ValueError as broken:
             raise DeviceProtocolError(f"a trace that is not x y, x y: {broken}") from broken
-        points += len(rows)
-        if points > params.most_points or not (abs(traces[-1]) <= params.farthest).all():
-            raise DeviceProtocolError("a signature of too many points, or of points too far away")
+        if not (abs(traces[-1]) <= params.farthest).all():
+            raise DeviceProtocolError("a signature of points too far away")
     if not traces:
         raise DeviceProtocolError("a signature without a stroke")
     return traces

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
 from itertools import count
@@ -164,6 +165,52 @@ def test_what_else_lies_in_a_folder_disturbs_nothing(tmp_path: Path) -> None:
     assert frames[0].pixels.shape == (10, 20, 3)
 
 
+def test_a_log_written_after_the_signature_does_not_hide_it(tmp_path: Path) -> None:
+    def sign() -> None:
+        (tmp_path / "signed.png").write_bytes(png(20, 10))
+        threading.Event().wait(0.02)
+        (tmp_path / "signed.txt").write_text("signed with a pen")
+
+    assert captured(tmp_path, sign).frames[0].pixels.shape == (10, 20, 3)
+
+
+def test_a_file_that_never_rests_hides_no_signature(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def tell() -> None:
+        for number in count():
+            (tmp_path / "status").write_text(f"{number}")
+            if stop.wait(0.03):
+                return
+
+    telling = threading.Thread(target=tell)
+    telling.start()
+    try:
+        signed = captured(tmp_path, lambda: (tmp_path / "signed.png").write_bytes(png(20, 10)))
+    finally:
+        stop.set()
+        telling.join()
+    assert signed.frames[0].pixels.shape == (10, 20, 3)
+
+
+def test_what_was_being_written_as_the_capture_began_is_not_new_under_its_last_name(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def sign() -> None:
+        with (tmp_path / "new.part").open("wb", buffering=0) as file:
+            for byte in png(10, 10):
+                file.write(bytes([byte]))
+                begun.set()
+                threading.Event().wait(0.01)
+        (tmp_path / "new.part").replace(tmp_path / "new.png")
+
+    late = threading.Thread(target=sign)
+    late.start()
+    assert begun.wait(60)
+    assert outcome(tmp_path, 3) == TimedOut(3)
+    late.join()
+
+
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     secret, number = Path("/proc/self/mem"), count()
     with (
@@ -227,6 +274,25 @@ SPOILT = st.one_of(
         lambda points: b"<ink><trace>%s</trace></ink>" % ",".join(f"{x} {y}" for x, y in points).encode()
     ),
 )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_a_small_file_that_would_grow_is_refused_at_once(encoding: str) -> None:
+    entity = '<!ENTITY a "' + "1 2," * 5_000 + '">'
+    text = f"<!DOCTYPE i [{entity}]><ink><trace>{'&a;' * 1_000}1 2</trace></ink>"
+    with pytest.raises(DeviceProtocolError, match="document type"):
+        strokes(text.encode(encoding), PARAMS)
+
+
+def test_points_are_counted_before_they_are_made() -> None:
+    data = b"<ink><trace>" + b"1 2," * 1_000_000 + b"1 2</trace></ink>"
+    tracemalloc.start()
+    try:
+        with pytest.raises(DeviceProtocolError, match="too many points"):
+            strokes(data, PARAMS)
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(data)
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=80, deadline=None)

@@ -141,7 +141,7 @@ class PipelineExaminer:
 
 
 def hand_shows(fingers: tuple[FingerPosition, ...]) -> bool:
-    """Whether these tell their hand: no single one does, no thumbs, nor index and ring without the little one.
+    """Whether these tell their hand: not one alone, no thumbs, not index and ring without the little one.
 
     Those two end about as far behind the middle finger, on either side of it.
     """
@@ -173,7 +173,7 @@ def _print(frame: Frame) -> Sample:
 def _of_slap(frame: Frame) -> bool:
     """Whether a frame is of a glass on which a single finger must be looked for."""
     height, width = (side / (frame.ppi or 500) for side in frame.pixels.shape[:2])
-    return max(height, width) > _LIMITS.max_inches or height * width > _LIMITS.max_square_inches
+    return bool(max(height, width) > _LIMITS.max_inches or height * width > _LIMITS.max_square_inches)
 
 
 def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
