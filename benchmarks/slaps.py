@@ -6,15 +6,18 @@ A slap is right where the outcome is the one it should be (all fingers, or told 
 come out, each has its position and lies where it was put: tip, sides within 1/8, lower end within 1/4 inch.
 Boxes are judged edge by edge as in NIST's SlapSeg evaluations; the limits are ours. Two other ways to find
 fingers are counted beside ours: connected components, and peaks of the distance to the background. Fingers of
-two made-up people are laid down again and again; CrossMatch prints are found through REKAM_DATA.
+two made-up people are laid down again and again; CrossMatch prints are found through REKAM_DATA. How surely
+two to four fingers tell their hand is counted by condition, as the workstation judges it.
 """
 
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +51,7 @@ from capture.fingerprint.slap import (
     segment,
 )
 from capture.sample import FingerPosition, Sample
+from rekam.station.examiner import SURE_OF_HAND, hand_shows
 
 SIDES, LOWER = 500 / 8, 500 / 4  # pixels
 CUT = 0.85  # with less of a phalanx on the glass, it is cut off
@@ -244,6 +248,34 @@ def _share(values: list[bool]) -> float:
     return round(float(np.mean(values)), 4)
 
 
+def hand_figures(people: range) -> dict[str, object]:
+    """The confidence in the hand asked for, by condition, of two to four fingers of either hand.
+
+    In the other hand it is what is left of 1. "untold": of fingers that do not tell their hand.
+    """
+    sure: defaultdict[str, list[float]] = defaultdict(list)
+    for seed in people:
+        owner = hands(seed)
+        for four, kind in product(
+            (RIGHT_FOUR, LEFT_FOUR), (Kind.PLAIN, Kind.TILTED, Kind.DRY, Kind.TOUCHING)
+        ):
+            for nth, fingers in enumerate(chain.from_iterable(combinations(four, n) for n in (2, 3, 4))):
+                slap = drawn_slap(owner, fingers, kind, 1000 * seed + nth)
+                outcome = segment(Sample(slap.image, 500.0), fingers)
+                if isinstance(outcome, Segmented | OtherHand):
+                    told = kind if hand_shows(fingers) else "untold"
+                    sure[told].append(outcome.hand)
+    return {
+        told: {
+            "slaps": len(values),
+            "below 0.95": sum(value < SURE_OF_HAND for value in values),
+            "0.95 or more in the other hand": sum(1 - value >= SURE_OF_HAND for value in values),
+            "least, most": [round(min(values), 4), round(max(values), 4)],
+        }
+        for told, values in sure.items()
+    }
+
+
 def picture(results: list[Judged]) -> NDArray[np.uint8]:
     """The twelve worst: those that are wrong, then those of least overlap; laid red, found green."""
     worst = sorted(results, key=lambda one: (one.right, min(one.overlaps, default=0.0)))[:12]
@@ -301,6 +333,7 @@ def main(
             draw = partial(drawn_slap, owner)
             drawn += [judged(case) for case in cases(draw, 1000 * person + 100 * nth)]
     report["drawn"] = figures(drawn)
+    report["which hand"] = hand_figures(range(seed, seed + 3 * people))
     written = {"people": people, "rounds": rounds, "seed": seed, "results": report, "origin": provenance()}
     (results / "slaps.json").write_text(json.dumps(written, indent=2) + "\n")
     cv2.imwrite(str(results / "slaps.png"), cv2.cvtColor(picture(drawn), cv2.COLOR_RGB2BGR))
