@@ -43,6 +43,7 @@ from tests.test_session import (
     shown,
     slap_scanner,
 )
+from tests.test_spool import no_room
 
 SIGNED = (FINGERPRINT, DeviceKind.SIGNATURE)
 OPERATORS: list[Template] = [*fingers(7, TEN_FINGERS), eye(7, LEFT), eye(7, RIGHT), face(7)]
@@ -234,6 +235,28 @@ def test_what_is_wanted_again_and_not_known_here_is_words(tmp_path: Path) -> Non
         assert of.advice == ("the other one", "wider", "speak", "right index: dry it")
         assert of.step is not None
         assert of.open_places(of.step) == (Place(FINGERPRINT, FingerPosition.RIGHT_INDEX),)
+
+
+def test_what_cannot_be_kept_on_a_full_disk_is_asked_again_and_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = enrollment_pb2.EnrollResponse(recapture=enrollment_pb2.Recapture()).SerializeToString()
+    encounters = [
+        enrollment_pb2.EnrollResponse(encounter=types_pb2.Encounter(encounter_id=name)).SerializeToString()
+        for name in ("x1", "x2")
+    ]
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        for number, name in enumerate(("e1", "e2")):
+            fill(box.begin(began(name, number=number)), hands(number))
+        no_room(tmp_path, monkeypatch)
+        with answering(again, encounters[1]) as client:
+            waiting, recorded = box.send(client)
+        assert (waiting.sync, "No space" in waiting.text) == (Sync.WAITING, True)
+        assert recorded.encounter_id == "x2"
+        with answering(encounters[0]) as client:
+            assert [one.encounter_id for one in box.send(client)] == ["x1"]
+        assert box.names == ()
 
 
 # Giving up ----------------------------------------------------------------------------------------------

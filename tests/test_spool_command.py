@@ -3,6 +3,7 @@
 import getpass
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from rekam.errors import SpoolError
 from rekam.spool import BOOK, Spool
 from rekam.station.outbox import Outbox
 from rekam.station.spool_command import PASSPHRASE, opened_outbox
-from tests.service import fingers
+from tests.service import fingers, running
 from tests.test_cli import Cli
-from tests.test_session import OfTemplates, began, fill, hands
+from tests.test_session import OfTemplates, began, fill, hands, over, shown, slap_scanner
 
 WORD = "kopi susu"
 
@@ -59,6 +60,23 @@ def test_what_is_damaged_is_shown_and_can_be_given_up(cli: Cli, station: Path) -
     cli("spool", "forget-operator", "Sari", "--station", station)
     assert "operator Sari" in cli("spool", "forget-operator", "Sari", "--station", station, status=1).err
     assert not list(spool_of(station).glob("*.spool"))
+
+
+def test_who_captured_and_what_the_card_proved_stays_with_the_outcome(
+    cli: Cli, station: Path, tmp_path: Path
+) -> None:
+    with running(tmp_path / "data") as service, Spool.open(spool_of(station), WORD) as spool:
+        box = Outbox(spool, OfTemplates())
+        of = box.begin(replace(began("e1", number=1), card=True))
+        scanner = slap_scanner(shown(hands(1)))
+        while of.step is not None:
+            of.capture(scanner)
+        of.keep_holder("nothing to compare", overruled=True)
+        of.seal()
+        box.send(over(service.client))
+    listed = cli("spool", "list", "--station", station).out
+    words = ("recorded", "UNIQUE", "Sari", "nothing to compare, overruled by the operator")
+    assert [word in listed for word in words] == [True] * 4
 
 
 def test_the_first_passphrase_is_asked_for_twice_and_a_new_spool_is_said(
