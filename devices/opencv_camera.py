@@ -7,7 +7,7 @@ again, at its own rate. A named pipe is a live stream.
 import os
 import stat
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -64,7 +64,7 @@ class OpencvDriver:
         if self.sources:
             found = [(str(path), path, path.name, "", "") for path in self.sources if path.exists()]
         else:
-            found = [camera for node in sorted(self.sysfs.glob("video*")) for camera in _uvc(node)]
+            found = _cameras(self.sysfs)
         return [
             (
                 DeviceInfo(
@@ -79,28 +79,24 @@ class OpencvDriver:
         ]
 
 
-def _uvc(node: Path) -> Iterator[tuple[str, Path, str, str, str]]:
-    """Id, node, model, maker and serial number of a camera; nothing for a node that is none.
+def _cameras(sysfs: Path) -> list[tuple[str, Path, str, str, str]]:
+    """Id, node, model, maker and serial number of each USB camera.
 
-    The id is made of vendor, product, serial number (the port where there is none) and interface, because
-    the number of a node changes with the order of plugging in.
+    The id is made of vendor, product, serial number and interface, because the number of a node changes with
+    the order of plugging in; and of the port where there is no serial number, or several share one.
     """
-    if _line(node / "index") not in ("", "0"):
-        return  # the same camera's node for metadata
-    interface = (node / "device").resolve()
-    usb = interface.parent
-    device_id = node.name
-    if _line(usb / "idVendor"):
-        place = _line(usb / "serial") or usb.name
-        parts = (
-            _line(usb / "idVendor"),
-            _line(usb / "idProduct"),
-            place,
-            _line(interface / "bInterfaceNumber"),
-        )
-        device_id = ":".join(parts)
-    model = _line(node / "name")
-    yield device_id, Path("/dev") / node.name, model, _line(usb / "manufacturer"), _line(usb / "serial")
+    found = []
+    for node in sorted(sysfs.glob("video*")):
+        interface = (node / "device").resolve()
+        usb = interface.parent
+        vendor, product, serial = (_line(usb / name) for name in ("idVendor", "idProduct", "serial"))
+        if not vendor or _line(node / "index") not in ("", "0"):
+            continue  # a codec, or the same camera's node for metadata
+        device_id = ":".join((vendor, product, serial or usb.name, _line(interface / "bInterfaceNumber")))
+        model, maker = _line(node / "name"), _line(usb / "manufacturer")
+        found.append((device_id, usb.name, (Path("/dev") / node.name, model, maker, serial)))
+    ids = Counter(device_id for device_id, _, _ in found)
+    return [(f"{one}:{port}" if ids[one] > 1 else one, *rest) for one, port, rest in found]
 
 
 def _line(path: Path) -> str:

@@ -210,30 +210,53 @@ def test_a_live_camera_that_stalls_is_stuck(live: tuple[Path, threading.Event]) 
     assert worker.health().condition is Condition.FAILING
 
 
-def test_uvc_cameras_keep_their_id_when_they_are_plugged_in_anew(tmp_path: Path) -> None:
-    def plug(node: str, port: str, serial: str, interface: str, index: int) -> None:
-        usb = tmp_path / "devices" / port
-        place = usb / f"{port}:1.{interface}"
-        place.mkdir(parents=True)
-        for name, text in (
-            ("idVendor", "046d"),
-            ("idProduct", "0825"),
-            ("serial", serial),
-            ("manufacturer", "Maker"),
-        ):
-            (usb / name).write_text(f"{text}\n")
-        (place / "bInterfaceNumber").write_text(f"{interface}\n")
-        entry = tmp_path / "class" / node
-        entry.mkdir(parents=True)
-        (entry / "name").write_text("HD Camera\n")
-        (entry / "index").write_text(f"{index}\n")
-        (entry / "device").symlink_to(place)
+def plug(sysfs: Path, node: str, port: str, serial: str, interface: str, index: int) -> None:
+    """A USB camera's node as the kernel shows it."""
+    usb = sysfs / "devices" / port
+    place = usb / f"{port}:1.{interface}"
+    place.mkdir(parents=True)
+    for name, text in (
+        ("idVendor", "046d"),
+        ("idProduct", "0825"),
+        ("serial", serial),
+        ("manufacturer", "Maker"),
+    ):
+        (usb / name).write_text(f"{text}\n")
+    (place / "bInterfaceNumber").write_text(f"{interface}\n")
+    entry = sysfs / "class" / node
+    entry.mkdir(parents=True)
+    (entry / "name").write_text("HD Camera\n")
+    (entry / "index").write_text(f"{index}\n")
+    (entry / "device").symlink_to(place)
 
+
+def test_cameras_that_share_a_serial_number_are_told_apart_by_their_ports(tmp_path: Path) -> None:
+    driver = OpencvDriver(sysfs=tmp_path / "class")
+    plug(tmp_path, "video0", "1-1", "SN0001", "00", 0)
+    plug(tmp_path, "video2", "1-2", "SN0001", "00", 0)
+    plug(tmp_path, "video4", "1-3", "A1", "00", 0)
+    shared = "046d:0825:SN0001:00"
+    assert [info.id for info in driver.discover()] == [f"{shared}:1-1", f"{shared}:1-2", "046d:0825:A1:00"]
+    with pytest.raises(DeviceRemoved, match="/dev/video2"):  # there is no such node here
+        driver.open(f"{shared}:1-2")
+
+
+def test_a_node_that_is_no_usb_camera_is_not_listed(tmp_path: Path) -> None:
+    codec = tmp_path / "class" / "video9"
+    codec.mkdir(parents=True)
+    (codec / "name").write_text("decoder\n")
+    (codec / "index").write_text("0\n")
+    (tmp_path / "soc" / "codec").mkdir(parents=True)
+    (codec / "device").symlink_to(tmp_path / "soc" / "codec")
+    assert OpencvDriver(sysfs=tmp_path / "class").discover() == []
+
+
+def test_uvc_cameras_keep_their_id_when_they_are_plugged_in_anew(tmp_path: Path) -> None:
     driver = OpencvDriver(sysfs=tmp_path / "class")
     assert driver.discover() == []
-    plug("video0", "1-1", "A1", "00", 0)
-    plug("video1", "1-1", "A1", "01", 1)  # metadata of the same camera
-    plug("video2", "1-2", "", "00", 0)
+    plug(tmp_path, "video0", "1-1", "A1", "00", 0)
+    plug(tmp_path, "video1", "1-1", "A1", "01", 1)  # metadata of the same camera
+    plug(tmp_path, "video2", "1-2", "", "00", 0)
     first, second = driver.discover()
     assert (first.id, second.id) == ("046d:0825:A1:00", "046d:0825:1-2:00")
     assert (first.provenance.maker, first.provenance.model, first.provenance.serial) == (
