@@ -220,11 +220,11 @@ def test_devices_are_listed_watched_and_their_health_is_shown(cli: Cli, station:
 
 def test_what_the_settings_name_and_is_not_there_is_said(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "station.toml"
-    file.write_text('[face_camera]\nsources = ["/nowhere/camera"]\n[signature]\npads = ["/nowhere/pad"]\n')
+    file.write_text('[face_camera]\nsources = ["/dev/null/camera"]\n[signature]\npads = ["/dev/null/pad"]\n')
     listed = cli("devices", "list", "--station", file)
     assert "no devices" in listed.out
-    assert "face_camera.sources: there is no /nowhere/camera" in listed.err
-    assert "signature.pads: there is no /nowhere/pad" in listed.err
+    assert "face_camera.sources: there is no /dev/null/camera" in listed.err
+    assert "signature.pads: there is no /dev/null/pad" in listed.err
 
 
 # The terminal, and which device is asked ----------------------------------------------------------------
@@ -338,7 +338,8 @@ def test_an_unfinished_encounter_waits_and_goes_on(cli: Cli, station: Path, tmp_
     name = stopped(unsigned)
     assert "open" in cli("spool", "list", "--station", station).out
     with signing(lambda: put(tmp_path / "signed.inkml", INK.encode())):
-        resumed = cli("capture", "--resume", name, *command, station)
+        resumed = cli("capture", "--resume", name, *command, station, "--operator", "Budi")
+    assert "operator Budi nothing is known here" in resumed.err
     assert "taken: signature" in resumed.out
     assert "taken: face" not in resumed.out  # it was there already
     cli("spool", "discard", name, "--station", station)
@@ -393,7 +394,7 @@ def test_whatever_ends_a_capture_its_name_is_told(
         ((made_up_nik(1), "--birth-date", "1990-13-01"), "written YYYY-MM-DD"),
         ((made_up_nik(1), "--birth-date", "01-07-1990"), "written YYYY-MM-DD"),
         ((made_up_nik(1), "--birth-date", "19900701x"), "written YYYY-MM-DD"),
-        ((made_up_nik(1), "--picture", "/nowhere/seen.png"), "there is no folder"),
+        ((made_up_nik(1), "--picture", "/dev/null/seen.png"), "there is no folder"),
     ],
 )
 def test_what_was_asked_for_is_checked_before_there_is_a_spool(
