@@ -1,8 +1,13 @@
 """The e-KTP: read through a real pcscd, with the SAM in the second slot or behind a network."""
 
 import errno
+import json
+import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +47,7 @@ from devices.sam import ApduSam, SamServer, remote_sam, serve_sam, slot_sam
 from devices.virtual.ektp_card import EktpCard, files_of
 from devices.virtual.test_sam import TestIssuer, TestSam
 from devices.virtual.vpcd import Applet, Fault, Faulty, Torn
-from tests.card_places import SAM, CardTable, card_table, personalisation
+from tests.card_places import CARD, SAM, CardTable, card_table, personalisation
 
 PATIENCE = 30.0
 
@@ -426,6 +431,39 @@ def test_a_card_is_read_with_a_sam_far_away(
                 assert_whole(read(card, sam))
         with pytest.raises(DeviceUntrusted, match="code"), remote_sam(server, bytes(32)):
             pass
+
+
+def test_a_station_lends_its_sam_to_another(
+    table: CardTable,
+    issuer: TestIssuer,
+    certificates: Callable[[str], tuple[Path, Path]],
+    tmp_path: Path,
+) -> None:
+    table.card.insert(EktpCard.personalised(issuer, personalisation()))
+    table.sam.insert(TestSam(issuer))
+    authority, names = certificates("authority")[0], ("certificate", "key")
+    lender, terminal = tmp_path / "lender.toml", tmp_path / "terminal.toml"
+    lender.write_text(f'[cards]\nsam_slot = "{SAM}"\n')
+    known = [f"--{name}={path}" for name, path in zip(names, certificates("server"), strict=True)]
+    lending = ["card", "lend-sam", f"--station={lender}", f"--authority={authority}", *known]
+    rekam = [sys.executable, "-c", "from rekam.cli import main; main()"]
+    environment = os.environ | {"REKAM_SAM_CODE": issuer.code.hex()}
+    with subprocess.Popen(
+        [*rekam, *lending, "--host=127.0.0.1", "--port=0"], stdout=subprocess.PIPE, text=True
+    ) as lends:
+        try:
+            assert lends.stdout is not None
+            port = lends.stdout.readline().rpartition(":")[2].strip()
+            paths = [f'{name} = "{path}"' for name, path in zip(names, certificates("terminal"), strict=True)]
+            where = ", ".join(['host = "127.0.0.1"', f"port = {port}", f'authority = "{authority}"', *paths])
+            terminal.write_text(f"[cards]\nsam_server = {{ {where} }}\n")
+            reading = [*rekam, "card", "read", "--json", f"--station={terminal}", f"--reader={CARD}"]
+            for _ in range(2):
+                read = subprocess.run(reading, env=environment, capture_output=True, text=True, check=True)
+                assert json.loads(read.stdout)["digital_signature"] == "good"
+        finally:
+            lends.send_signal(signal.SIGINT)
+    assert lends.returncode == 0
 
 
 def test_only_terminals_and_servers_of_the_authority_speak_to_each_other(

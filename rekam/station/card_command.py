@@ -1,10 +1,14 @@
 """`rekam card`: an e-KTP, read through a card reader and, where there is one, a SAM."""
 
 import os
+import socket
+import ssl
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from devices.errors import DeviceUnavailable
+from devices.errors import DeviceRemoved, DeviceUnavailable
 from rekam.errors import InvalidSettings
 from rekam.station.devices_command import Station, supervised
 from rekam.written import require_writable
@@ -38,8 +42,9 @@ def read_command(
 ) -> None:
     """Read an e-KTP: photo always; demographics, signature and minutiae with a SAM.
 
-    The SAM's slot is the station's setting `cards.sam_slot`, its code the variable REKAM_SAM_CODE, in
-    hexadecimal. Exit status 2: the SAM does not find the card's digital signature good.
+    The SAM is in the slot `cards.sam_slot` of the station's settings, or lent by `cards.sam_server`. Its code
+    is the variable REKAM_SAM_CODE, in hexadecimal. Exit status 2: the SAM does not find the card's digital
+    signature good.
     """
     if picture is not None:
         require_writable(picture)
@@ -66,7 +71,7 @@ def read_card(
     from devices.device import TimedOut
     from devices.ektp import read_ektp
     from devices.frame import DeviceKind
-    from devices.sam import slot_sam
+    from devices.sam import SamServer, remote_sam, slot_sam
     from rekam.station.settings import load_station
 
     settings = load_station(station)
@@ -88,10 +93,54 @@ def read_card(
             module = supervisor.open_reader(wanted[0].provenance.driver, sam_slot)
             held.callback(module.close)
             sam = held.enter_context(slot_sam(module, _sam_code()))
+        elif settings.cards is not None and (far := settings.cards.sam_server) is not None:
+            server = SamServer(far.host, far.port, far.authority, far.certificate, far.key)
+            sam = held.enter_context(remote_sam(server, _sam_code()))
         card = read_ektp(slot, sam, seconds)
     if isinstance(card, TimedOut):
         raise DeviceUnavailable(f"no card was put in within {card.seconds:.0f} s")
     return card
+
+
+@card_app.command("lend-sam")
+def lend_command(
+    authority: Annotated[Path, typer.Option(help="Who signed the terminals' certificates, PEM.")],
+    certificate: Annotated[Path, typer.Option(help="Our certificate, which names this host, PEM.")],
+    key: Annotated[Path, typer.Option(help="Its key, PEM.")],
+    station: Station = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any.")] = 4700,
+) -> None:
+    """Lend the SAM in the slot `cards.sam_slot` to one terminal after another, over TLS, until Ctrl-C."""
+    from devices.sam import serve_sam
+    from rekam.station.settings import load_station
+
+    settings = load_station(station)
+    if settings.cards is None or not settings.cards.sam_slot:
+        raise InvalidSettings([("cards.sam_slot", "names no slot")])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_cert_chain(certificate, key)
+        context.load_verify_locations(authority)
+        listening = socket.create_server((host, port))
+    except OSError as error:
+        raise InvalidSettings([("lend-sam", str(error))]) from error
+    with listening, supervised(station) as supervisor, suppress(KeyboardInterrupt):
+        out.print(f"lending on {host}:{listening.getsockname()[1]}", highlight=False)
+        serve_sam(listening, context, partial(_lent, supervisor, settings.cards.sam_slot))
+
+
+@contextmanager
+def _lent(supervisor: "Supervisor", sam_slot: str) -> "Iterator[Callable[[bytes], bytes]]":
+    """The module in a slot, powered up."""
+    from devices.device import TimedOut
+
+    with closing(supervisor.open_reader("pcsc", sam_slot)) as module:
+        if isinstance(module.connect(_PLUG_SECONDS), TimedOut):
+            raise DeviceRemoved(f"no SAM in {sam_slot}")
+        yield module.transmit
 
 
 def _sam_code() -> bytes:

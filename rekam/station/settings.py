@@ -71,10 +71,21 @@ class SignatureSettings(_Table):
     pads: tuple[Path, ...]
 
 
+class SamServerSettings(_Table):
+    """Where `rekam card lend-sam` runs, who signed its certificate, and our own, PEM files."""
+
+    host: str
+    port: int
+    authority: Path
+    certificate: Path
+    key: Path
+
+
 class CardSettings(_Table):
-    """`sam_slot`: the reader's slot that holds the SAM, empty without one."""
+    """`sam_slot`: the reader's slot that holds the SAM, empty without one; `sam_server`: one far away."""
 
     sam_slot: str = ""
+    sam_server: SamServerSettings | None = None
 
 
 class StationSettings(_Table):
