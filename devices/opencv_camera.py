@@ -34,7 +34,7 @@ class Params:
 
 @dataclass(frozen=True, slots=True)
 class OpencvDriver:
-    """Cameras of one kind: `sources`, each a file, a folder, a named pipe or a node; none: every UVC camera.
+    """Cameras of one kind: `sources`, each a file, a folder, a named pipe or a node; none: every USB camera.
 
     `quarter_turns` clockwise and `mirrored` make upright what a camera mounted otherwise shows. Irises come
     grey. `positions`: what an iris camera can show at once.

@@ -96,6 +96,17 @@ def test_the_other_hand_is_told(plain: DrawnSlap) -> None:
         assert all(finger.position is FingerPosition.UNKNOWN for finger in outcome.fingers)
 
 
+@pytest.mark.parametrize("fingers", [RIGHT_FOUR[:2], RIGHT_FOUR[:3], RIGHT_FOUR])
+def test_what_speaks_for_one_hand_speaks_against_the_other(
+    right: Hands, fingers: tuple[FingerPosition, ...]
+) -> None:
+    slap = sample(drawn_slap(right, fingers, Kind.PLAIN, 1))
+    ours, others = segment(slap, fingers), segment(slap, tuple(one.other_hand for one in fingers))
+    assert isinstance(ours, Segmented)
+    assert isinstance(others, Segmented | OtherHand)
+    assert ours.hand + others.hand == pytest.approx(1)
+
+
 @pytest.mark.parametrize("missing", RIGHT_FOUR)
 def test_three_of_four_are_three(right: Hands, missing: FingerPosition) -> None:
     three = tuple(position for position in RIGHT_FOUR if position != missing)
