@@ -245,9 +245,7 @@ class Outbox:
             session.reopen([place for place, _ in again if place], advice)
             return Sent(name, Sync.REOPENED, "; ".join(advice))
         encounter = answer.encounter
-        if (
-            not encounter.encounter_id
-        ):  # of a newer service, or of something between: nothing is erased for it
+        if not encounter.encounter_id:  # of a newer service, or of something between: nothing is erased
             session.refuse(_UNKNOWN, void=False)
             return Sent(name, Sync.REFUSED, _UNKNOWN)
         sent = Sent(
