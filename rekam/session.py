@@ -725,7 +725,7 @@ def _advice(poor: Sequence[Seen]) -> tuple[str, ...]:
     said = []
     for one in sorted(poor, key=_merit):
         advice = " ".join(feedback.advice for feedback in one.quality.feedback[:2])
-        advice = advice or (f"Usable, {good} is wanted: try again." if _usable(one) else "Try again.")
+        advice = advice or ("Usable, better is wanted: try again." if _usable(one) else "Try again.")
         said.append(f"{one.place.words}, quality {one.quality.score}: {advice}")
     return tuple(said)
 
