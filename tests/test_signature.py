@@ -201,13 +201,13 @@ def test_what_was_being_written_as_the_capture_began_is_not_new_under_its_last_n
             for byte in png(10, 10):
                 file.write(bytes([byte]))
                 begun.set()
-                threading.Event().wait(0.01)
+                threading.Event().wait(0.015)
         (tmp_path / "new.part").replace(tmp_path / "new.png")
 
     late = threading.Thread(target=sign)
     late.start()
     assert begun.wait(60)
-    assert outcome(tmp_path, 3) == TimedOut(3)
+    assert outcome(tmp_path, 4, Params(settled_seconds=0.5)) == TimedOut(4)
     late.join()
 
 
