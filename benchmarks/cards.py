@@ -16,14 +16,14 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 from queue import Empty
 
 import numpy as np
 
+from benchmarks.made_up_card import NOBODY
 from devices.device import CardReader, DeviceInfo, TimedOut
-from devices.ektp import CardSex, Demographics, Ektp, Personalisation, read_ektp
+from devices.ektp import Ektp, Personalisation, read_ektp
 from devices.errors import DeviceRemoved
 from devices.pcsc import PcscDriver
 from devices.sam import slot_sam
@@ -253,29 +253,9 @@ def round_trips(reader: CardReader, count: int) -> dict[str, float]:
 def content() -> Personalisation:
     """A card of nobody, with a photo of 12 kB."""
     noise = np.random.default_rng(1)
-    holder = Demographics(
-        nik="3273014107900001",
-        address="JL. CONTOH 1",
-        neighbourhood="001",
-        community="002",
-        birthplace="BANDUNG",
-        district="SUKASARI",
-        village="GEGERKALONG",
-        regency="KOTA BANDUNG",
-        sex=CardSex.FEMALE,
-        blood="O",
-        religion="-",
-        marital_status="KAWIN",
-        occupation="GURU",
-        name="SITI CONTOH",
-        birth_date=date(1990, 7, 1),
-        province="JAWA BARAT",
-        unknown=("", "", ""),
-        nationality="WNI",
-    )
     signature = np.full((44, 168), 255, np.uint8)
     photo = b"\xff\xd8" + noise.bytes(12_000) + b"\xff\xd9"
-    return Personalisation(photo, holder, signature, (noise.bytes(180), noise.bytes(180)))
+    return Personalisation(photo, NOBODY, signature, (noise.bytes(180), noise.bytes(180)))
 
 
 def left_behind() -> tuple[int, int, int]:

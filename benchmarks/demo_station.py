@@ -34,6 +34,7 @@ from rich.console import Console
 
 from benchmarks import synthetic_irises, synthetic_prints
 from benchmarks.encounters import enroll_request, made_up_nik
+from benchmarks.made_up_card import NOBODY
 from benchmarks.population import TEN_FINGERS, person
 from benchmarks.provenance import provenance
 from benchmarks.server_process import Broken, server
@@ -43,7 +44,7 @@ from capture.fingerprint.template import ExtractorChoice
 from capture.formats.card_minutiae import CardSize
 from capture.formats.minutiae_template import card_of
 from capture.sample import EyePosition, FingerPosition, Sample
-from devices.ektp import CardSex, Demographics, Personalisation
+from devices.ektp import CardSex, Personalisation
 from devices.virtual.ektp_card import EktpCard
 from devices.virtual.libfprint_feed import LibfprintFeed
 from devices.virtual.pcscd import READER, SOCKET_VARIABLE, Pcscd
@@ -230,26 +231,7 @@ def _card(out: Path, visit: int) -> Personalisation:
     signature = np.full((44, 168), 255, np.uint8)
     signature[20:24, 30:130] = 0
     minutiae = (out / "minutiae-1").read_bytes(), (out / "minutiae-2").read_bytes()
-    holder = Demographics(
-        nik=made_up_nik(NUMBER + visit),
-        address="JL. CONTOH NO. 1",
-        neighbourhood="001",
-        community="002",
-        birthplace="BOGOR",
-        district="CONTOH",
-        village="CONTOH",
-        regency="KABUPATEN BOGOR",
-        sex=CardSex.MALE,
-        blood="O",
-        religion="-",
-        marital_status="KAWIN",
-        occupation="GURU",
-        name="ORANG CONTOH",
-        birth_date=date(1990, 1, 1),
-        province="JAWA BARAT",
-        unknown=("", "", ""),
-        nationality="WNI",
-    )
+    holder = replace(NOBODY, nik=made_up_nik(NUMBER + visit), birth_date=date(1990, 1, 1), sex=CardSex.MALE)
     return Personalisation(photo.getvalue(), holder, signature, minutiae)
 
 

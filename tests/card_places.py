@@ -5,13 +5,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
 
-from devices.ektp import CardSex, Demographics, Personalisation
+from benchmarks.made_up_card import NOBODY
+from devices.ektp import Personalisation
 from devices.pcsc import PcscDriver, PcscReader
 from devices.virtual.pcscd import READER, SOCKET_VARIABLE, Pcscd
 from devices.virtual.vpcd import Slot
@@ -78,24 +78,5 @@ def personalisation() -> Personalisation:
     signature[20:24, 30:130] = 0
     noise = np.random.default_rng(7)
     photo = b"\xff\xd8" + noise.bytes(2000) + b"\xff\xd9"
-    holder = Demographics(
-        nik="3273014107900001",
-        address='JL. "MAWAR" NO. 5, BLOK C',
-        neighbourhood="001",
-        community="002",
-        birthplace="BANDUNG",
-        district="SUKASARI",
-        village="GEGERKALONG",
-        regency="KOTA BANDUNG",
-        sex=CardSex.FEMALE,
-        blood="O",
-        religion="-",
-        marital_status="KAWIN",
-        occupation="GURU",
-        name="SITI CONTOH",
-        birth_date=date(1990, 7, 1),
-        province="JAWA BARAT",
-        unknown=("", "a", "b"),
-        nationality="WNI",
-    )
+    holder = replace(NOBODY, address='JL. "MAWAR" NO. 5, BLOK C', unknown=("", "a", "b"))
     return Personalisation(photo, holder, signature, (noise.bytes(150), noise.bytes(6)))
