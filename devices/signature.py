@@ -98,6 +98,7 @@ class SignaturePad:
                 begun |= files.keys()
             renamed = {before[path][2] for path in begun & before.keys() - files.keys()}
             begun |= {path for path, state in files.items() if state[2] in renamed}
+            begun &= files.keys()  # the number of a file that is gone may be given again
             since = {file: since.get(file, now) for file in files.items()}
             settled = {file for file, first in since.items() if now - first >= params.settled_seconds}
             known |= {state for path, state in settled if path in begun}

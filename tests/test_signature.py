@@ -211,6 +211,20 @@ def test_what_was_being_written_as_the_capture_began_is_not_new_under_its_last_n
     late.join()
 
 
+def test_a_program_that_always_writes_under_one_name_first_is_heard(tmp_path: Path) -> None:
+    part, number = tmp_path / "sig.part", count()
+    part.write_bytes(b"of the person before")  # and not settled when it gets its last name
+
+    def sign() -> None:
+        part.write_bytes(png(20, 10))
+        threading.Event().wait(0.2)
+        part.replace(tmp_path / f"{next(number)}.png")
+
+    with signing(sign):
+        got = outcome(tmp_path, 20, Params(settled_seconds=1))
+    assert isinstance(got, Captured)
+
+
 def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     secret, number = Path("/proc/self/mem"), count()
     with (
