@@ -157,20 +157,24 @@ def read_ektp(
 ) -> Ektp | TimedOut:
     """Wait `seconds` for a card and read it; it is powered down at the end.
 
-    Raises `DeviceStuck` where reading takes more than `most_seconds`, `DeviceRemoved` when the card or the
-    SAM is pulled meanwhile, `DeviceProtocolError` for a card that is none, or whose files are not what they
+    Raises `DeviceStuck` where the card alone takes more than `most_seconds`, however long the SAM takes, which
+    may be far away; `DeviceRemoved` when the card or the SAM is pulled meanwhile, `DeviceProtocolError` for a card that is none, or whose files are not what they
     should be, `DeviceUntrusted` where it is not genuine, besides what the reader raises.
     Cost: some 130 commands for a photo of 12 kB and all protected files.
     """
     atr = reader.connect(seconds)
     if isinstance(atr, TimedOut):
         return atr
-    until = time.monotonic() + most_seconds
+    left = most_seconds
 
     def transmit(command: bytes) -> bytes:
-        if time.monotonic() > until:
+        nonlocal left
+        if left < 0:
             raise DeviceStuck(f"the card was not read within {most_seconds:g} s")
-        return reader.transmit(command)
+        began = time.monotonic()
+        answer = reader.transmit(command)
+        left -= time.monotonic() - began
+        return answer
 
     try:
         return _read(transmit, sam)

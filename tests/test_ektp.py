@@ -167,6 +167,12 @@ def test_a_card_that_takes_its_time_with_everything_is_given_up(issuer: TestIssu
     read(card)
 
 
+def test_a_sam_that_takes_its_time_is_not_the_cards_fault(issuer: TestIssuer) -> None:
+    sam = ApduSam(Faulty(TestSam(issuer), Fault.SLOW, at=1, seconds=0.05).answer, issuer.code)
+    card = EktpCard.personalised(issuer, personalisation())
+    assert_whole(read_ektp(Wired(card), sam, 0, most_seconds=2))
+
+
 def test_the_sam_torn_while_a_card_is_read(table: CardTable, issuer: TestIssuer) -> None:
     table.card.insert(EktpCard.personalised(issuer, personalisation()))
     table.sam.insert(Faulty(TestSam(issuer), Fault.TORN, at=9))
