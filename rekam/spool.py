@@ -11,9 +11,10 @@ how many records each encounter has and how the last one ends. So a record, or a
 left out, exchanged, put elsewhere or cut off is noticed. That the whole folder was put back to an older state
 is not: sending is repeatable, so nothing is recorded twice by that.
 
-Where the book itself is damaged, but not its first 52 bytes, the encounters are found by their files, each as
-far as it goes: then it cannot be told whether one is gone or cut off, and `notices` says so. Opening needs no
-room on the disk, and `settle` has a reserve of it: a full disk can be seen, sent and emptied.
+Where the book itself is damaged, but not its first 52 bytes, the encounters are found by their files: then it
+cannot be told whether one is gone or cut off between records, and `notices` says so; one that cannot be read
+to its end is damaged, and stays as it is. Opening needs no room on the disk, and `settle` has a reserve of
+it: a full disk can be seen, sent and emptied.
 
 A record counts once `append` returned: it and then the book were waited for until they lay on the disk. What
 a power cut left of another is dropped when the spool is opened next, and `notices` says so.
@@ -287,13 +288,15 @@ class Spool:
             raise WrongPassphrase("this is not the passphrase of the spool") from error
 
     def _found(self) -> _Book:
-        """What a book would say of the files, oldest first; of one that shows nothing, that it is damaged."""
+        """What a book would say of the files, oldest first; what it says of a damaged one fits no file."""
         book = _Book({}, {})
         for path in sorted(self.folder.glob("*.spool"), key=lambda one: (one.stat().st_mtime_ns, one.name)):
             end = _End(1)
-            with suppress(SpoolDamaged):
+            try:
                 for _, next_one in self._unsealed(path.stem):
                     end = next_one
+            except SpoolDamaged:
+                end = _End(end.count + 1)  # no record has this tag: nobody knows how many there were
             book.open[path.stem] = (end.count, end.tag.hex())
         return book
 
