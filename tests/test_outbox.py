@@ -328,6 +328,27 @@ def test_what_is_not_known_of_the_operator_is_said(tmp_path: Path) -> None:
         assert box.operator_warning(of) == ""
 
 
+@pytest.mark.parametrize("how", ["flipped", "of another version"])
+def test_a_colleague_whose_templates_cannot_be_read_is_said(tmp_path: Path, how: str) -> None:
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        box.enrol_operator("Bob", fingers(8))
+        [file] = operator_files(tmp_path)
+        if how != "flipped":
+            spool.settle(file.stem, "")
+            spool.begin(name := f"{file.stem[:-1]}z")
+            spool.append(name, b'[["fingerprint", 2, "00"]]')
+        box.enrol_operator("Sari", OPERATORS)
+    if how == "flipped":
+        flip(file)
+    with opened(tmp_path) as spool:
+        box = Outbox(spool, OfTemplates())
+        of = box.begin(began("e1"))  # by Sari, all of whose own are known
+        assert box.operator_warning(of).startswith("of 1 of the operators kept here nothing can be read")
+        box.enrol_operator("Bob", fingers(8))
+        assert box.operator_warning(of) == ""
+
+
 def test_who_takes_over_is_who_the_warning_and_the_outcome_name(tmp_path: Path) -> None:
     with opened(tmp_path / "spool") as spool:
         box = Outbox(spool, OfTemplates())

@@ -110,9 +110,13 @@ class Outbox:
 
     def _operators(self) -> tuple[Template, ...]:
         """Every operator's own: whoever captures now, another may hold a finger out."""
+        return tuple(one for own in self._of_each_operator() for one in own)
+
+    def _of_each_operator(self) -> list[tuple[Template, ...]]:
+        """What is kept of each operator; () where it cannot be read."""
         names = (name for name in self._spool.names if name.startswith(OPERATOR))
         latest = {name.rpartition("-")[0]: name for name in names}
-        return tuple(one for file in latest.values() for one in self._templates(file))
+        return [self._templates(file) for file in latest.values()]
 
     def _templates(self, file: str) -> tuple[Template, ...]:
         try:
@@ -125,7 +129,7 @@ class Outbox:
             return ()
 
     def operator_warning(self, session: Session) -> str:
-        """What of whoever captures could be taken for the person's, because it is not known."""
+        """Of which operators nothing can be read, and what of whoever captures is not known: not refused."""
         known = {
             place_of(one)
             for one in self.operator(session.operator)
@@ -134,10 +138,13 @@ class Outbox:
         kinds = {place.kind for place in known}
         wanted = [place for step in session.steps for place in step.places if place != SIGNATURE]
         unknown = [one.words if one.kind in kinds else one.kind.value for one in wanted if one not in known]
-        if not unknown:
-            return ""
-        words = ", ".join(dict.fromkeys(unknown))
-        return f"of the operator {session.operator} nothing is known here to compare with: {words}"
+        said = []
+        if lost := self._of_each_operator().count(()):  # whose, only their name would tell
+            said.append(f"of {lost} of the operators kept here nothing can be read: give their samples anew")
+        if unknown:
+            words = ", ".join(dict.fromkeys(unknown))
+            said.append(f"of the operator {session.operator} nothing is known here to compare with: {words}")
+        return "; ".join(said)
 
     def enrol_operator(self, operator: str, templates: Sequence[Template]) -> None:
         """Keep an operator's own, never taken for a citizen's, in place of those before, which are erased."""
