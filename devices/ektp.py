@@ -157,9 +157,10 @@ def read_ektp(
 ) -> Ektp | TimedOut:
     """Wait `seconds` for a card and read it; it is powered down at the end.
 
-    Raises `DeviceStuck` where the card alone takes more than `most_seconds`, however long the SAM takes, which
-    may be far away; `DeviceRemoved` when the card or the SAM is pulled meanwhile, `DeviceProtocolError` for a card that is none, or whose files are not what they
-    should be, `DeviceUntrusted` where it is not genuine, besides what the reader raises.
+    Raises `DeviceStuck` where the card alone takes more than `most_seconds` (the SAM may be far away),
+    `DeviceRemoved` when the card or the SAM is pulled meanwhile, `DeviceProtocolError` for a card that is
+    none, or whose files are not what they should be, `DeviceUntrusted` where it is not genuine, besides what
+    the reader raises.
     Cost: some 130 commands for a photo of 12 kB and all protected files.
     """
     atr = reader.connect(seconds)
