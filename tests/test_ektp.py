@@ -445,7 +445,8 @@ def test_a_station_lends_its_sam_to_another(
     certificates: Callable[[str], tuple[Path, Path]],
     tmp_path: Path,
 ) -> None:
-    table.card.insert(EktpCard.personalised(issuer, personalisation()))
+    asked: list[bytes] = []
+    table.sam.asked = asked.append
     table.sam.insert(TestSam(issuer))
     authority, names = certificates("authority")[0], ("certificate", "key")
     lender, terminal = tmp_path / "lender.toml", tmp_path / "terminal.toml"
@@ -464,6 +465,12 @@ def test_a_station_lends_its_sam_to_another(
             where = ", ".join(['host = "127.0.0.1"', f"port = {port}", f'authority = "{authority}"', *paths])
             terminal.write_text(f"[cards]\nsam_server = {{ {where} }}\n")
             reading = [*rekam, "card", "read", "--json", f"--station={terminal}", f"--reader={CARD}"]
+            waiting = [*reading, "--seconds=0.5"]
+            read = subprocess.run(waiting, env=environment, capture_output=True, text=True, check=False)
+            assert read.returncode != 0
+            assert "no card" in read.stderr
+            assert not asked  # while a terminal waits for a card, the SAM is another's
+            table.card.insert(EktpCard.personalised(issuer, personalisation()))
             for _ in range(2):
                 read = subprocess.run(reading, env=environment, capture_output=True, text=True, check=True)
                 assert json.loads(read.stdout)["digital_signature"] == "good"

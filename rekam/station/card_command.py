@@ -95,7 +95,11 @@ def read_card(
             sam = held.enter_context(slot_sam(module, _sam_code()))
         elif settings.cards is not None and (far := settings.cards.sam_server) is not None:
             server = SamServer(far.host, far.port, far.authority, far.certificate, far.key)
-            sam = held.enter_context(remote_sam(server, _sam_code()))
+            code = _sam_code()
+            # It serves one terminal at a time: none may hold it while a card is only waited for.
+            if isinstance(slot.connect(seconds), TimedOut):
+                raise DeviceUnavailable(f"no card was put in within {seconds:.0f} s")
+            sam, seconds = held.enter_context(remote_sam(server, code)), _PLUG_SECONDS
         card = read_ektp(slot, sam, seconds)
     if isinstance(card, TimedOut):
         raise DeviceUnavailable(f"no card was put in within {card.seconds:.0f} s")
