@@ -295,6 +295,37 @@ def test_after_a_fault_the_next_device_that_fits_is_asked(tmp_path: Path) -> Non
     assert shown.getvalue().index("on broken") < shown.getvalue().index("on whole")
 
 
+class Desk:
+    """A supervisor's list of devices, as a test has it; none is ever opened."""
+
+    def __init__(self, *names: str) -> None:
+        self.infos = [
+            DeviceInfo(name, DeviceKind.SIGNATURE, Provenance("pad", name), previews=False) for name in names
+        ]
+
+    def devices(self) -> list[DeviceInfo]:
+        return self.infos
+
+
+def test_a_device_that_failed_is_asked_again_once_it_was_pulled_and_came_back() -> None:
+    desk, session = Desk("first", "second"), begun(DeviceKind.SIGNATURE)
+    attendance = Attendance(desk, PipelineExaminer(), Terminal(Console()))  # type: ignore[arg-type]
+    step = session.steps[0]
+
+    def asked() -> str:
+        info = attendance._device(session, step)
+        assert info is not None
+        return info.id
+
+    assert asked() == "first"
+    attendance._faults[step.name, "pad", "first"] += 1
+    assert asked() == "second"
+    first = desk.infos.pop(0)
+    assert asked() == "second"
+    desk.infos.insert(0, first)
+    assert asked() == "first"
+
+
 # rekam capture ------------------------------------------------------------------------------------------
 
 

@@ -181,13 +181,15 @@ class Attendance:
     def _device(self, session: Session, step: Step) -> DeviceInfo | None:
         """The device that failed least in this step; of several, the one that shows most of it at once.
 
-        One that is plugged in now is waited for.
+        One that is plugged in now is waited for; one that was pulled is new when it comes back.
         """
         until = time.monotonic() + self._params.plug_seconds
         while True:
+            there = self._supervisor.devices()
+            self._forget_all_but({(info.provenance.driver, info.id) for info in there})
             fitting = [
                 (-self._faults[_key(step, info)], len(spec.positions), info)
-                for info in self._supervisor.devices()
+                for info in there
                 if (spec := _spec(session, info)) is not None
             ]
             if fitting:
@@ -195,6 +197,11 @@ class Attendance:
             if time.monotonic() >= until:
                 return None
             time.sleep(self._params.poll_seconds)
+
+    def _forget_all_but(self, there: set[tuple[str, str]]) -> None:
+        self._faults = Counter({key: times for key, times in self._faults.items() if key[1:] in there})
+        for gone in self._open.keys() - there:
+            self._open.pop(gone).close()
 
     def _opened(self, info: DeviceInfo) -> OpenDevice:
         """Opened once; after a fault the supervisor's device opens itself anew."""

@@ -40,7 +40,10 @@ def capture_command(
     resume: Annotated[
         str, typer.Option(help="Name of an encounter that waits unfinished in the spool, instead of a NIK.")
     ] = "",
-    operator: Annotated[str, typer.Option(help="Who captures; the user of this machine if not given.")] = "",
+    operator: Annotated[
+        str,
+        typer.Option(help="Who captures. If not given: the user of this machine; of a resumed one, who did."),
+    ] = "",
     operator_samples: Annotated[
         Path | None,
         typer.Option(
@@ -72,14 +75,12 @@ def capture_command(
     if read is not None and read.demographics is not None:
         nik, birth_date = read.demographics.nik, read.demographics.birth_date.isoformat()
     person = None if resume else _person(nik, birth_date)
-    operator = operator or getpass.getuser()
+    here = operator or getpass.getuser()
     with opened_outbox(station, create=True) as (box, examiner, settings):
         if operator_samples is not None:
-            _keep_operator(box, examiner, operator, operator_samples)
+            _keep_operator(box, examiner, here, operator_samples)
         session = (
-            box.resume(resume, operator)
-            if person is None
-            else _begun(box, settings, person, operator, card=card)
+            box.resume(resume, operator) if person is None else _begun(box, settings, person, here, card=card)
         )
         # 2. Captured. Whatever ends that before it is finished, the operator learns its name.
         try:

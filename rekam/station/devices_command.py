@@ -74,6 +74,8 @@ def watch_command(
                 out.print(
                     f"{time.strftime('%H:%M:%S')} {words}", highlight=False, markup=False, soft_wrap=True
                 )
+        if lost := supervisor.events.lost:
+            err.print(f"{lost} events came too fast to be shown", highlight=False)
 
 
 @devices_app.command("health")
