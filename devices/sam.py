@@ -179,6 +179,7 @@ def serve_sam(
     listening: socket.socket,
     context: ssl.SSLContext,
     session: Callable[[], contextlib.AbstractContextManager[Callable[[bytes], bytes]]],
+    told: Callable[[str], None],
     seconds: float = 60.0,
     handshake_seconds: float = 5.0,
 ) -> None:
@@ -186,21 +187,25 @@ def serve_sam(
 
     `context`: of a server that demands the terminals' certificates. `session` powers the module up and gives
     its `transmit`, and powers it down. A terminal that gives no whole command for `seconds` loses it, and one
-    that does not prove who it is within `handshake_seconds` does not get it.
+    that does not prove who it is within `handshake_seconds` does not get it. `told` hears whose session ended
+    badly, and why.
     """
     while True:
         try:
-            plain, _ = listening.accept()
+            plain, peer = listening.accept()
         except OSError as error:
             if error.errno in (errno.EBADF, errno.EINVAL):  # closed, or shut down
                 return
             time.sleep(0.1)  # a connection given up again, or no descriptor free now
             continue
-        with plain, contextlib.suppress(OSError, DeviceError):
-            plain.settimeout(handshake_seconds)
-            with context.wrap_socket(plain, server_side=True) as connection, session() as transmit:
-                while (command := _message(connection, seconds)) is not None:
-                    _send(connection, transmit(command), seconds)
+        try:
+            with plain:
+                plain.settimeout(handshake_seconds)
+                with context.wrap_socket(plain, server_side=True) as connection, session() as transmit:
+                    while (command := _message(connection, seconds)) is not None:
+                        _send(connection, transmit(command), seconds)
+        except (OSError, DeviceError) as error:
+            told(f"{peer[0]}: {error}")
 
 
 def _over(connection: ssl.SSLSocket, where: str, seconds: float) -> Callable[[bytes], bytes]:

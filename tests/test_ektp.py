@@ -47,6 +47,8 @@ from devices.sam import ApduSam, SamServer, remote_sam, serve_sam, slot_sam
 from devices.virtual.ektp_card import EktpCard, files_of
 from devices.virtual.test_sam import TestIssuer, TestSam
 from devices.virtual.vpcd import Applet, Fault, Faulty, Torn
+from rekam.errors import InvalidSettings
+from rekam.station.settings import load_station
 from tests.card_places import CARD, SAM, CardTable, card_table, personalisation
 
 PATIENCE = 30.0
@@ -407,6 +409,7 @@ def lent(
     transmit: Callable[[bytes], bytes],
     certificates: Callable[[str], tuple[Path, Path]],
     handshake_seconds: float = 5.0,
+    told: Callable[[str], None] = print,
 ) -> Iterator[SamServer]:
     """A SAM lent over TLS by a thread."""
     authority, context = certificates("authority")[0], lender(certificates)
@@ -416,7 +419,7 @@ def lent(
         yield transmit
 
     with Exhausted(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listening:
-        lending = (listening, context, session, 2 * PATIENCE, handshake_seconds)
+        lending = (listening, context, session, told, 2 * PATIENCE, handshake_seconds)
         thread = threading.Thread(target=serve_sam, args=lending)
         thread.start()
         port = listening.getsockname()[1]
@@ -477,6 +480,33 @@ def test_a_station_lends_its_sam_to_another(
         finally:
             lends.send_signal(signal.SIGINT)
     assert lends.returncode == 0
+
+
+def test_a_slot_without_a_sam_is_not_lent(
+    table: CardTable, certificates: Callable[[str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    lender, (certificate, key) = tmp_path / "lender.toml", map(str, certificates("server"))
+    lender.write_text(f'[cards]\nsam_slot = "{SAM}"\n')
+    known = [f"--authority={certificate}", f"--certificate={certificate}", f"--key={key}"]
+    lending = ["card", "lend-sam", f"--station={lender}", *known, "--host=127.0.0.1", "--port=0"]
+    ended = subprocess.run(
+        [sys.executable, "-c", "from rekam.cli import main; main()", *lending],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "no SAM in" in ended.stderr
+    assert "lending" not in ended.stdout
+
+
+def test_a_sam_is_here_or_far_away_not_both(tmp_path: Path) -> None:
+    station = tmp_path / "station.toml"
+    far = ", ".join(f'{name} = "x"' for name in ("host", "authority", "certificate", "key"))
+    station.write_text(f'[cards]\nsam_slot = "{SAM}"\nsam_server = {{ port = 1, {far} }}\n')
+    with pytest.raises(InvalidSettings, match="not both"):
+        load_station(station)
 
 
 def test_only_terminals_and_servers_of_the_authority_speak_to_each_other(
@@ -556,11 +586,13 @@ def test_a_sam_that_failed_one_terminal_is_lent_to_the_next(
             raise failures.pop()
         return sam.answer(command)
 
-    with lent(failing, certificates) as server:
+    said: list[str] = []
+    with lent(failing, certificates, told=said.append) as server:
         with pytest.raises(DeviceRemoved), remote_sam(server, issuer.code):
             pass
         with remote_sam(server, issuer.code) as far:
             far.reset()
+    assert said == ["127.0.0.1: the service was started anew"]
 
 
 def test_who_does_not_say_who_he_is_holds_up_nobody_for_long(

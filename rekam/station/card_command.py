@@ -131,9 +131,12 @@ def lend_command(
         listening = socket.create_server((host, port))
     except OSError as error:
         raise InvalidSettings([("lend-sam", str(error))]) from error
+    told = partial(out.print, highlight=False, markup=False, soft_wrap=True)
     with listening, supervised(station) as supervisor, suppress(KeyboardInterrupt):
-        out.print(f"lending on {host}:{listening.getsockname()[1]}", highlight=False)
-        serve_sam(listening, context, partial(_lent, supervisor, settings.cards.sam_slot))
+        session = partial(_lent, supervisor, settings.cards.sam_slot)
+        with session():
+            told(f"lending on {host}:{listening.getsockname()[1]}")
+        serve_sam(listening, context, session, told)
 
 
 @contextmanager

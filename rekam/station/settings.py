@@ -3,9 +3,9 @@
 import tomllib
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from devices.device import Driver
 from devices.frame import DeviceKind, Positions
@@ -82,10 +82,16 @@ class SamServerSettings(_Table):
 
 
 class CardSettings(_Table):
-    """`sam_slot`: the reader's slot that holds the SAM, empty without one; `sam_server`: one far away."""
+    """`sam_slot`: the reader's slot that holds the SAM, empty without one; or `sam_server`: one far away."""
 
     sam_slot: str = ""
     sam_server: SamServerSettings | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if self.sam_slot and self.sam_server:
+            raise ValueError("either sam_slot or sam_server, not both")
+        return self
 
 
 class StationSettings(_Table):
