@@ -11,7 +11,6 @@ second through a worker, to a consumer that keeps up and to one that does not, a
 through shared memory and through a socket alone. `cards`: see `benchmarks/cards.py`.
 """
 
-import json
 import os
 import pickle
 import random
@@ -35,10 +34,9 @@ import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 
 from benchmarks.cards import PATIENCE, Lost, left_behind, stressed, text_of
-from benchmarks.provenance import ROOT, provenance
+from benchmarks.provenance import ROOT, keep_section, spread
 from devices.device import CaptureSpec
 from devices.errors import DeviceError, DeviceStuck
 from devices.frame import DeviceKind, Frame, Provenance
@@ -51,7 +49,6 @@ RESULTS = ROOT / "benchmarks" / "results" / "devices.json"
 SIZES = ((640, 480), (1920, 1080))
 SPEC = CaptureSpec()
 SEED = 6
-console = Console()
 app = typer.Typer(add_completion=False)
 _Told = TypeVar("_Told", Failed, Recovered)
 
@@ -129,7 +126,7 @@ def workers(kills: int = 100) -> None:
             if some
         },
     }
-    _keep("workers", figures)
+    keep_section(RESULTS, "workers", figures)
     if told["Failed"] != kills or told["Recovered"] != kills:
         raise Lost("a kill was not told, or told twice")
     if told["Attached"] != plugged_in or told["Detached"]:
@@ -220,13 +217,13 @@ def preview(seconds: float = 10.0) -> None:
         size["core milliseconds a frame, both ends, shared memory"] = _cost(frame, _by_memory)
         size["core milliseconds a frame, both ends, socket alone"] = _cost(frame, _by_socket)
         figures[f"{width}x{height}"] = size
-    _keep("preview", figures)
+    keep_section(RESULTS, "preview", figures)
 
 
 @app.command()
 def cards(insertions: int = 1000, changes: int = 50, restarts: int = 100, commands: int = 5000) -> None:
     """Cards put in and pulled, readers exchanged, pcscd restarted; what a command costs."""
-    _keep("cards", stressed(insertions, changes, restarts, commands))
+    keep_section(RESULTS, "cards", stressed(insertions, changes, restarts, commands))
 
 
 def _video(path: Path, width: int, height: int) -> Path:
@@ -258,7 +255,7 @@ def _shown(device: OpenDevice, seconds: float, pause: float) -> dict[str, object
     del frames
     return {
         "frames_per_second": round(len(ages) / spent, 1),
-        "age_seconds": _spread(ages),
+        "age_seconds": spread(ages),
         "cores_of_the_consumer": round(ours / spent, 4),
         "cores_of_the_worker": round(its / spent, 4),
     }
@@ -321,19 +318,6 @@ def _by_socket(pixels: NDArray[np.uint8], count: int) -> None:
 
 def _frame(pixels: NDArray[np.uint8]) -> Frame:
     return Frame(pixels, DeviceKind.FACE, (), None, datetime.now(UTC), Provenance("benchmark", "none"))
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(values, n=20, method="inclusive")
-    return {"median": round(cuts[9], 4), "p95": round(cuts[18], 4), "most": round(max(values), 4)}
-
-
-def _keep(section: str, figures: dict[str, object]) -> None:
-    """Put a section into the results, beside those of the other subcommands."""
-    kept: dict[str, object] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    kept[section] = {"measured": figures, "provenance": provenance(), "load": os.getloadavg()}
-    RESULTS.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
-    console.print_json(data=figures)
 
 
 if __name__ == "__main__":

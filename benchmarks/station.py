@@ -15,9 +15,7 @@ quality, although it shows no preview of them.
 """
 
 import io
-import json
 import os
-import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -36,7 +34,7 @@ from rich.console import Console
 from benchmarks import synthetic_irises, synthetic_prints
 from benchmarks.encounters import enroll_request, made_up_nik
 from benchmarks.population import TEN_FINGERS, person
-from benchmarks.provenance import ROOT, provenance
+from benchmarks.provenance import ROOT, keep_section, spread
 from benchmarks.server_process import server
 from benchmarks.synthetic_portraits import portrait
 from benchmarks.synthetic_slaps import LEFT_FOUR, RIGHT_FOUR, THUMBS, Kind, drawn_slap, hands
@@ -61,7 +59,6 @@ SEED = 4_000
 STEPS = tuple(zip(plan_of([DeviceKind.FINGERPRINT]), (RIGHT_FOUR, LEFT_FOUR, THUMBS), strict=True))
 SLAPS = 4  # captures of each that the scanner has ready, one after the other
 MOST_CAPTURES = 20
-console = Console()
 app = typer.Typer(add_completion=False)
 
 
@@ -155,11 +152,11 @@ def ten_fingers(people: int = 12, others: int = 1000) -> None:
     figures = {
         "people": people,
         "others": others,
-        "seconds": {name: _spread([row.get(name, 0.0) for row in rows]) for name in rows[0]},
-        "captures": _spread(captures),
+        "seconds": {name: spread([row.get(name, 0.0) for row in rows]) for name in rows[0]},
+        "captures": spread(captures),
         "decisions": {one: decisions.count(one) for one in sorted(set(decisions))},
     }
-    _keep("ten fingers", figures)
+    keep_section(RESULTS, "ten fingers", figures)
     assert set(decisions) == {"UNIQUE"}, "people who do not exist were taken for each other"
 
 
@@ -240,7 +237,7 @@ class Watcher(Terminal):
             frames = len(self._ages) - 1
             self.figures = {
                 "frames_per_second": round(frames / spent, 1),
-                "age_seconds": _spread(self._ages),
+                "age_seconds": spread(self._ages),
                 "core_milliseconds_a_frame_station": round(1000 * ours / frames, 1),
                 "core_milliseconds_a_frame_device_processes": round(1000 * theirs / frames, 1),
             }
@@ -261,7 +258,7 @@ def preview(seconds: float = 10.0) -> None:
     prints = [synthetic_prints.impression(index, number) for number in range(15)]
     height, width = prints[0].shape
     figures[f"finger {width} x {height}"] = _finger(prints, seconds)
-    _keep("preview with quality", figures)
+    keep_section(RESULTS, "preview with quality", figures)
 
 
 def _attended(pictures: list[NDArray[np.uint8]], kind: DeviceKind, seconds: float) -> dict[str, object]:
@@ -332,19 +329,6 @@ def _children_seconds() -> float:
         if int(fields[1]) == os.getpid():
             spent += int(fields[11]) + int(fields[12])
     return spent / os.sysconf("SC_CLK_TCK")
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(values, n=20, method="inclusive")
-    return {"median": round(cuts[9], 3), "p95": round(cuts[18], 3), "most": round(max(values), 3)}
-
-
-def _keep(section: str, figures: dict[str, object]) -> None:
-    """Put a section into the results, beside the other."""
-    kept: dict[str, object] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    kept[section] = {"measured": figures, "provenance": provenance(), "load": os.getloadavg()}
-    RESULTS.write_text(json.dumps(kept, indent=2) + "\n")
-    console.print_json(data=figures)
 
 
 if __name__ == "__main__":
